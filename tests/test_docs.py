@@ -200,7 +200,8 @@ def test_pictures_are_used_small_and_have_alt_text() -> None:
 
 def test_extensions_page_mentions_every_extension() -> None:
     page = (DOCS / "extensions.md").read_text()
-    assert {name for name in pte_tracking.extensions.__all__ if f"`{name}" not in page} == set()
+    missing = [name for name in pte_tracking.extensions.__all__ if f"`{name}" not in page]
+    assert not missing, f"docs/extensions.md does not mention {', '.join(missing)}. Add a section or a row."
 
 
 def capitalize(text: str) -> str:
@@ -209,9 +210,8 @@ def capitalize(text: str) -> str:
 
 def test_reporting_page_mentions_every_trigger() -> None:
     page = (DOCS / "reporting.md").read_text()
-    assert {
-        name for name in pte_tracking.triggers.__all__ if name.endswith("Trigger") and f"{name}(" not in page
-    } == set()
+    missing = [name for name in pte_tracking.triggers.__all__ if name.endswith("Trigger") and f"{name}(" not in page]
+    assert not missing, f"docs/reporting.md does not mention {', '.join(missing)}. Add a row to the table of triggers."
 
 
 def test_backends_page_shows_kinds_of_events_as_declared() -> None:
@@ -221,6 +221,7 @@ def test_backends_page_shows_kinds_of_events_as_declared() -> None:
     for name in distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names:
         shows = get_sink(name).shows
         assert shows is not None, name
+        assert f"`{name}`" in header, f"The table in docs/backends.md has no column `{name}`. Add it."
         column = header.index(f"`{name}`")
         assert [row[column] for row in rows] == [find_display(shows, kind) or "-" for kind in get_args(EventKind)], name
 
@@ -233,14 +234,23 @@ def commands(text: str) -> list[str]:
     return [line for line in lines + within if not re.search(r"\.\.\.|\||COMMAND|NAME", line)]
 
 
+def nox_sessions() -> set[str]:
+    text = (DOCS.parent / "noxfile.py").read_text()
+    return set(re.findall(r"^@nox\.session.*\n(?:@.*\n)*def (\w+)", text, re.MULTILINE))
+
+
+def test_contributing_table_lists_every_nox_session() -> None:
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text()
+    missing = sorted(nox_sessions() - set(re.findall(r"^\| `python -m nox -s (\w+)", text, re.MULTILINE)))
+    assert not missing, f"The table of tasks in CONTRIBUTING.md does not list {', '.join(missing)}. Add a row for each."
+
+
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.parent.name != "reference"], ids=str)
 def test_document_commands_are_valid(document: Path) -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     root = DOCS.parent
-    sessions = set(
-        re.findall(r"^@nox\.session.*\n(?:@.*\n)*def (\w+)", (root / "noxfile.py").read_text(), re.MULTILINE)
-    )
+    sessions = nox_sessions()
     for line in commands(document.read_text()):
         for command in line.split("&&"):
             words = shlex.split(command, comments=True)
@@ -261,9 +271,16 @@ def test_document_commands_are_valid(document: Path) -> None:
 
 
 def test_api_reference_lists_every_public_name() -> None:
-    text = "\n".join(page.read_text() for page in (DOCS / "_reference").glob("*.md"))
-    for module in (pte_tracking, pte_tracking.extensions, pte_tracking.triggers):
-        for name in module.__all__:
-            if name in ("__version__", "extensions", "reporter", "sinks", "testing", "triggers", "updaters"):
-                continue
-            assert re.search(rf":: {re.escape(module.__name__)}\.{name}$", text, re.MULTILINE), name
+    pages = "\n".join(page.read_text() for page in (DOCS / "_reference").glob("*.md"))
+    listed = set(re.findall(r":: ([\w.]+)$", pages, re.MULTILINE))
+    modules = {"__version__", "extensions", "reporter", "sinks", "testing", "triggers", "updaters"}
+    public = {
+        f"{module.__name__}.{name}"
+        for module in (pte_tracking, pte_tracking.extensions, pte_tracking.triggers)
+        for name in set(module.__all__) - modules
+    }
+    missing = sorted(public - listed)
+    assert not missing, (
+        f"No page in docs/_reference lists {', '.join(missing)}. Add a line such as '.. autoclass:: {missing[0]}', and "
+        "run: python -m nox -s reference"
+    )

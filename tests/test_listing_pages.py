@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from importlib.metadata import distribution
 from pathlib import Path
@@ -43,7 +43,8 @@ def test_environment_page_names_every_variable_that_the_source_reads() -> None:
     page = (DOCS / "environment.md").read_text()
     variables = set(variables_in_source()) - NOT_VARIABLES
     assert {"PTE_TRACKING_DELIVERY", "RANK", "MLFLOW_RUN_ID", "SLURM_JOB_ID"} <= variables
-    assert {name for name in variables if not re.search(rf"`{name}[`<]", page)} == set()
+    missing = [name for name in sorted(variables) if not re.search(rf"`{name}[`<]", page)]
+    assert not missing, f"docs/environment.md does not list {', '.join(missing)}. Add a row for each."
 
 
 def test_environment_page_names_every_variable_of_other_pages() -> None:
@@ -52,7 +53,8 @@ def test_environment_page_names_every_variable_of_other_pages() -> None:
     named = set(re.findall(rf"\b(?:{prefixes})_[A-Z][A-Z_]+\b(?!<)", pages))
     listed = (DOCS / "environment.md").read_text()
     assert len(named) > 30
-    assert {name for name in named if f"`{name}`" not in listed and not name.endswith("_")} == set()
+    missing = [name for name in sorted(named) if f"`{name}`" not in listed and not name.endswith("_")]
+    assert not missing, f"docs/environment.md does not list {', '.join(missing)}. Add a row for each."
 
 
 def listed_files() -> set[str]:
@@ -63,29 +65,32 @@ def listed_files() -> set[str]:
     return {name.rstrip("/") for name in names} - {"*"}
 
 
-def is_listed(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in listed_files())
+def check_listed(names: Iterable[str]) -> None:
+    listed = listed_files()
+    missing = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in listed)]
+    assert not missing, f"docs/run-directory.md does not list {', '.join(missing)}. Add a row for each."
 
 
 def test_run_directory_page_names_every_file_of_the_layout() -> None:
     names = [value for name, value in vars(layout).items() if name.isupper() and type(value) is str]
     assert len(names) > 10
-    assert [name for name in names if not is_listed(name)] == []
+    check_listed(names)
 
 
 def test_run_directory_page_names_every_file_of_included_sinks() -> None:
     names = distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names
     files = {pattern.replace(LOG, "log") for name in names for pattern in get_sink(name).files}
     assert len(files) > 5
-    assert {name for name in files if not is_listed(name)} == set()
+    check_listed(files)
 
 
 def test_event_pages_and_sinks_name_every_kind_of_event() -> None:
     formats, reference = (DOCS / "event-format.md").read_text(), (DOCS / "_reference/events.md").read_text()
     for event in get_args(sinks.AnyEvent):
-        assert f"`{event.__struct_config__.tag}`" in formats
-        assert f":: pte_tracking.sinks.{event.__name__}\n" in reference
-        assert event.__name__ in sinks.__all__
+        name = event.__name__
+        assert f"`{event.__struct_config__.tag}`" in formats, f"docs/event-format.md has no row for {name}."
+        assert f":: pte_tracking.sinks.{name}\n" in reference, f"docs/_reference/events.md does not list {name}."
+        assert name in sinks.__all__, f"pte_tracking/sinks/__init__.py does not export {name}."
 
 
 def test_contract_of_backends_delivers_every_kind_of_event_that_is_shown(tmp_path: Path) -> None:
@@ -136,4 +141,4 @@ def test_run_directory_page_names_every_file_of_a_training(tmp_path: Path) -> No
     run = tmp_path / "result"
     names = [path.relative_to(run).as_posix() for path in (*run.iterdir(), *(run / layout.DELIVERY).iterdir())]
     assert {"clearml", "events.out.tfevents", "previous", "wandb"} <= {re.sub(r"s\.\d.*", "s", name) for name in names}
-    assert [name for name in names if not is_listed(name)] == []
+    check_listed(names)

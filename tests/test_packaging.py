@@ -44,7 +44,9 @@ def test_wheel_configuration_lists_two_packages() -> None:
 def test_entry_points_name_every_backend() -> None:
     entry_points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"]
     modules = {name: target.partition(":")[0] for name, target in entry_points.items()}
-    assert modules == {backend: f"pte_backends.{backend}" for backend in BACKENDS}
+    assert modules == {backend: f"pte_backends.{backend}" for backend in BACKENDS}, (
+        "Register each package in backends/pte_backends as an entry point in pyproject.toml."
+    )
 
 
 def test_installed_entry_points_match_project_file() -> None:
@@ -61,13 +63,19 @@ def test_mypy_and_import_linter_cover_every_package() -> None:
 
 def test_import_linter_keeps_every_backend_independent() -> None:
     (contract,) = (entry for entry in PROJECT["tool"]["importlinter"]["contracts"] if entry["type"] == "independence")
-    assert set(contract["modules"]) == {f"pte_backends.{backend}" for backend in BACKENDS}
+    assert set(contract["modules"]) == {f"pte_backends.{backend}" for backend in BACKENDS}, (
+        "List each backend in the contract 'Backends are independent of each other' in pyproject.toml."
+    )
 
 
 def test_backend_reference_lists_every_sink() -> None:
     page = (ROOT / "docs/_reference/backends.md").read_text()
     entry_points = PROJECT["project"]["entry-points"]["pte_tracking.sinks"].values()
-    assert [target for target in entry_points if f":: {target.replace(':', '.')}\n" not in page] == []
+    missing = [sink for target in entry_points if f":: {(sink := target.replace(':', '.'))}\n" not in page]
+    assert not missing, (
+        f"docs/_reference/backends.md does not list {', '.join(missing)}. Add a line such as '.. autoclass:: "
+        f"{missing[0]}', and run: python -m nox -s reference"
+    )
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -93,7 +101,8 @@ def test_dependency_declares_lowest_version(requirement: str | dict[str, str]) -
 @pytest.mark.parametrize("requirement", runtime_requirements())
 def test_compatibility_page_lists_lowest_version(requirement: str) -> None:
     name, _, version = requirement.partition(">=")
-    assert f"\n| {name} | {version} | " in (ROOT / "docs/compatibility.md").read_text()
+    row = f"\n| {name} | {version} | "
+    assert row in (ROOT / "docs/compatibility.md").read_text(), f"docs/compatibility.md has no row {row.strip()!r}."
 
 
 def test_constraints_pin_every_dependency() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,35 +28,51 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # raised inside MLflow
 ]
 
-#: Starts a script twice, each time in a new process. The import of torch, and of what it imports on first use, takes
-#: most of the time of a start, so both processes inherit it.
-START_TWICE = """
-import os, runpy, sys, torch._dynamo
-sys.argv = sys.argv[1:]
-for _ in range(2):
+#: Starts a script in several folders, each time in a new process. The import of torch, and of what it imports on first
+#: use, takes most of the time of a start, so all processes inherit it. A start may fail in a step of an optimizer.
+START = """
+import itertools, os, runpy, sys, torch._dynamo
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_, script, *starts = sys.argv
+sys.argv = [script]
+for folder, failing_step in zip(starts[::2], map(int, starts[1::2])):
     child = os.fork()
     if not child:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        os.chdir(folder)
+        steps = itertools.count(1)
+        register_optimizer_step_post_hook(lambda *_: 1 // abs(next(steps) - failing_step))
+        runpy.run_path(script, run_name="__main__")
         sys.exit()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     print("exit status", status, flush=True)
 """
 
 
-def start_twice(recipe: str, folder: Path) -> tuple[str, str]:
-    """Return the output of two starts of a recipe, standard error included."""
+def start_each(recipe: str, *starts: tuple[Path, int]) -> list[str]:
+    """Start a recipe several times and return the outputs, standard error included.
+
+    Args:
+        recipe: File name of the recipe.
+        starts: Working directory of each start, and the number of the step of an optimizer, from 1, that fails; 0 if
+            none does.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", START_TWICE, str(RECIPES / recipe)],
-        cwd=folder,
+        [sys.executable, "-c", START, str(RECIPES / recipe), *(str(item) for start in starts for item in start)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=200,
     )
     assert done.returncode == 0, done.stdout
-    first, second, rest = done.stdout.split("exit status 0\n")
-    assert rest == ""
-    return first, second
+    outputs = re.split(r"exit status (.+)\n", done.stdout)
+    assert outputs[1::2] == [str(int(bool(failing_step))) for _, failing_step in starts], done.stdout
+    return outputs[::2][:-1]
+
+
+def start_twice(recipe: str, folder: Path) -> list[str]:
+    """Return the outputs of two starts of a recipe, the second of which resumes the run of the first."""
+    return start_each(recipe, (folder, 0), (folder, 0))
 
 
 def column(rows: list[dict[str, Any]], key: str) -> list[Any]:
@@ -77,9 +95,35 @@ def check_tokens(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def check_gan(rows: list[dict[str, Any]], folder: Path) -> None:
-    assert {"loss/discriminator", "loss/generator"} <= rows[-1].keys()
+    assert [(row["epoch"], row["iteration"]) for row in rows] == [(epoch, 4 * epoch) for epoch in range(1, 11)]
+    assert {"loss/critic", "loss/generator"} <= rows[-1].keys()
     assert len(list((folder / "result" / "images" / "samples").iterdir())) == 10
-    assert torch.load(folder / "result" / "snapshot_iter_80")["optimizers"].keys() == {"generator", "discriminator"}
+    optimizers = torch.load(folder / "result" / "snapshot_iter_40")["optimizers"]
+    steps = {name: optimizer["state"][0]["step"] for name, optimizer in optimizers.items()}
+    assert steps == {"generator": 40, "critic": 80}
+
+
+def check_nanogpt(rows: list[dict[str, Any]], folder: Path) -> None:
+    evaluated = {row["iteration"]: row["estimate/val"] for row in rows if "estimate/val" in row}
+    assert list(evaluated) == [0, 40, 80, 120, 160, 200]
+    rates = column(rows, "train/lr")
+    assert rates[0] < rates[1] > rates[2] > rates[-1]
+    best = pte.load(folder / "result", "best")
+    assert best.values["estimate/val"] == min(list(evaluated.values())[1:]) < evaluated[0] / 2
+
+
+def check_autoencoder(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert len(rows) < 30, "early stopping"
+    assert len(list((folder / "result" / "images" / "reconstructions").iterdir())) == len(rows)
+    for number, row in enumerate(rows):
+        rates = [row["lr/encoder"], row["lr/decoder"]]
+        assert rates == pytest.approx([2e-3 * 0.9**number, 4e-3 * 0.9**number])
+    program = torch.export.load(folder / "autoencoder.pt2").module()
+    images = torch.rand(3, 1, 16, 16)
+    best = pte.load(folder / "result", "best")
+    assert program.state_dict().keys() == best.state["models"]["main"].keys()
+    assert program(images).shape == images.shape
+    assert best.values["val/loss"] == min(column(rows, "val/loss"))
 
 
 def check_best_checkpoint(rows: list[dict[str, Any]], folder: Path) -> None:
@@ -131,6 +175,18 @@ def test_recipe_shows_its_point_and_second_start_trains_nothing(recipe: str, tmp
     assert starts[:1] == [False]
     assert not list(find_events(run.directory / JOURNAL, Rewound))
     CHECKS[recipe](json.loads((tmp_path / "result" / "log").read_text()), tmp_path)
+
+
+@pytest.mark.parametrize(("recipe", "failing_step"), [("nanogpt", 90), ("autoencoder", 50), ("gan", 25)])
+def test_recipe_interrupted_between_snapshots_resumes_exactly(recipe: str, failing_step: int, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    *_, resumed = start_each(f"{recipe}.py", (whole, 0), (parts, failing_step), (parts, 0))
+    assert "resumed from snapshot_iter_" in resumed
+    logs = [json.loads((folder / "result" / "log").read_text()) for folder in (whole, parts)]
+    for row in itertools.chain(*logs):
+        del row["elapsed_time"]
+    assert logs[0] == logs[1]
 
 
 def test_results_of_two_runs_form_table(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ class WeightAverage(pte.Extension):
     """
 
     trigger = (1, "iteration")
-    priority = pte.PRIORITY_EDITOR  # before the extensions that read or save something
 
     def __init__(self, model: nn.Module, decay: float = 0.9) -> None:
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))

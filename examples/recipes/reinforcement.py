@@ -44,20 +44,19 @@ def main() -> None:
     )
     manager.resume()
     state, log_probabilities = 0, list[torch.Tensor]()
-    while not manager.stop_trigger:
-        with manager.run_iteration():
-            distribution = torch.distributions.Bernoulli(logits=policy(torch.tensor(state)))
-            action = distribution.sample()
-            log_probabilities.append(distribution.log_prob(action))
-            state, reward, is_done = environment.step(bool(action))
-            if is_done:
-                length = len(log_probabilities)
-                discounts = DISCOUNT ** torch.arange(length - 1, -1, -1)
-                optimizer.zero_grad()
-                (-reward * (discounts * torch.cat(log_probabilities)).sum()).backward()
-                optimizer.step()
-                pte.report({"episode/length": length, "episode/return": reward * DISCOUNT ** (length - 1)})
-                log_probabilities = []
+    for _ in manager.iterations():
+        distribution = torch.distributions.Bernoulli(logits=policy(torch.tensor(state)))
+        action = distribution.sample()
+        log_probabilities.append(distribution.log_prob(action))
+        state, reward, is_done = environment.step(bool(action))
+        if is_done:
+            length = len(log_probabilities)
+            discounts = DISCOUNT ** torch.arange(length - 1, -1, -1)
+            optimizer.zero_grad()
+            (-reward * (discounts * torch.cat(log_probabilities)).sum()).backward()
+            optimizer.step()
+            pte.report({"episode/length": length, "episode/return": reward * DISCOUNT ** (length - 1)})
+            log_probabilities = []
 
 
 if __name__ == "__main__":

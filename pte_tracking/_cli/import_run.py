@@ -80,7 +80,7 @@ def import_run(
             events = sink.read_run(source, target.files, **options)
             imported = target.write(events, source if is_uri else os.path.abspath(source), name)
     except (OSError, LookupError, ValueError, DirectoryInUseError) as error:
-        fail(mask_secrets(_format(error)), 1)
+        fail(mask_secrets(_format(error, source)), 1)
     if as_json:
         print_json(msgspec.to_builtins(imported) | {"sink": sink.name})
         return
@@ -169,10 +169,14 @@ def _parse_options(sink: type[Sink], given: list[str]) -> dict[str, str]:
     return options
 
 
-def _format(error: Exception) -> str:
+def _format(error: Exception, source: str) -> str:
     if isinstance(error, OSError):
         return format_error(error)
-    return str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
+    if isinstance(error, DirectoryInUseError):
+        return str(error)
+    text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
+    # A reader may report a value without its file.
+    return text if source in text or str(Path(source)) in text else f"{source}: {text}"
 
 
 def _describe(imported: ImportedRun) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.sink_entries import build_sink
-from pte_tracking._store.journal_reader import last_event
+from pte_tracking._store.journal_reader import last_event, seq_at
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest
 from pte_tracking._store.samples import read_samples
@@ -67,7 +67,8 @@ def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> lis
         is_delivered = cursor.position >= target and not samples and not cursor.postponed
         if is_delivered and is_status_delivered and not cursor.closed_reason:
             continue
-        count = (last.seq - cursor.seq if last else 0) + len(cursor.postponed) + samples
+        # A newer version may have delivered events after the last one that this version reads.
+        count = (max(last.seq - cursor.seq, 0) if last else 0) + len(cursor.postponed) + samples
         reason = cursor.closed_reason or cursor.error or _postponed_reason(cursor) or problem
         backlogs.append(SinkBacklog(entry.key, count, reason, bool(cursor.closed_reason)))
     return backlogs
@@ -126,5 +127,5 @@ def find_lost_events(directory: Path, manifest: Manifest) -> list[str]:
         f"{directory / JOURNAL}: ends at byte {end}, but {key} received events up to byte {position}. "
         "The end of the journal is lost."
         for key, position in positions.items()
-        if position > end
+        if position > end and seq_at(directory / JOURNAL, position) is None
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,15 +22,17 @@ from pte_tracking._delivery.cursor import describe_error
 from pte_tracking._delivery.machine import Machine
 from pte_tracking._platform.processes import lower_process_priority
 from pte_tracking._store import lock
-from pte_tracking._store.layout import WRITER_LOCK
+from pte_tracking._store.events import RunStarted
+from pte_tracking._store.journal_reader import find_events
+from pte_tracking._store.layout import JOURNAL, WRITER_LOCK
 from pte_tracking._store.lock import LockedError
 from pte_tracking._store.manifest import Manifest, RunNotFoundError, Sampling
 from pte_tracking._store.place import Place
-from pte_tracking._store.samples import PREFIX, SampleWriter, node_name
+from pte_tracking._store.samples import PREFIX, SampleWriter, node_name, read_samples
 
 _logger = logging.getLogger("pte_tracking")
 _POLL_SECONDS = 0.2
-_FIRST_SECONDS = 1.0  # until the first sample, so that short trainings have one
+_FIRST_SECONDS = 1.0  # until the first sample
 _MAX_LOCK_SECONDS = 5.0  # for the sampler of an earlier training process to end
 _MAX_READ_SECONDS = 30.0  # for the metrics of the machine
 _MAX_START_SECONDS = 60.0  # for a shared file system to show the run to another node
@@ -71,6 +74,10 @@ class SamplerThread:
 
     def _sample(self, request: Sampling) -> None:
         holder = lock.holder(self._directory / WRITER_LOCK)
+        # A short training ends its run before the process that it started delivers it, and waits for this process.
+        if holder is None and os.getppid() == request.pids[0] and not self._has_sample():
+            sample_until(lambda: self._stop.wait(_POLL_SECONDS) or True, self._directory, request)
+            return
         # Neither the request of an earlier training process, nor that of another machine, such as for a login node.
         if holder is None or holder.pid != request.pids[0] or not holder.is_local_process():
             return
@@ -84,12 +91,19 @@ class SamplerThread:
 
         sample_until(should_stop, self._directory, request)
 
+    def _has_sample(self) -> bool:
+        """Whether there is a sample since the last start of the run."""
+        start_time = max((event.time for event, _ in find_events(self._directory / JOURNAL, RunStarted)), default=0.0)
+        samples = read_samples(self._directory, {})
+        return any(event.time >= start_time for part in samples for event in part.events)
+
 
 def sample_until(should_stop: Callable[[], bool], directory: Path, request: Sampling) -> None:
-    """Append samples of this node. Errors are logged, and those of the disk or the lock end the sampling.
+    """Append samples of this node, at least one. Errors are logged, and those of the disk or the lock end the sampling.
 
     Args:
-        should_stop: Called between two samples. It waits for a fraction of a second.
+        should_stop: Called between two samples. It waits for a fraction of a second. If it returns True before the
+            first sample, one is taken, so that a short training has one.
         directory: The run directory.
         request: The request.
     """
@@ -101,14 +115,18 @@ def sample_until(should_stop: Callable[[], bool], directory: Path, request: Samp
         return
     prefix = PREFIX + (f"{request.node}/" if request.node else "")
     next_time, logged_error = time.monotonic() + min(request.interval, _FIRST_SECONDS), ""
+    has_sample = is_over = False
     with contextlib.closing(writer):
-        while not should_stop() and place.is_current():
-            if time.monotonic() < next_time:
+        while not is_over:
+            is_over = should_stop()
+            if not place.is_current():
+                return
+            if has_sample if is_over else time.monotonic() < next_time:
                 continue
             next_time = time.monotonic() + request.interval
             try:
                 writer.append({f"{prefix}{key}": value for key, value in machine.read().items()})
-                logged_error = ""
+                has_sample, logged_error = True, ""
             except Exception as error:  # such as a full disk
                 if (description := describe_error(error)) != logged_error:
                     logged_error = description
@@ -123,9 +141,12 @@ def main() -> None:
     lower_process_priority()
     directory, request = Path(sys.argv[1]), msgspec.json.decode(sys.argv[3], type=Sampling)
 
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+
     def has_parent_ended() -> bool:
         time.sleep(_POLL_SECONDS)
-        return os.getppid() != request.pids[0]
+        return bool(signals) or os.getppid() != request.pids[0]
 
     deadline = time.monotonic() + _MAX_START_SECONDS
     while not _contains_run(directory, sys.argv[2]):

@@ -12,7 +12,9 @@ from torch import nn
 
 from pte_tracking._distributed.wrappers import named_submodules
 from pte_tracking._interface.extension import TriggerLike
+from pte_tracking._snapshots.dictionary_state import StatefulDictionary
 from pte_tracking._snapshots.generator_state import StatefulGenerator, is_generator
+from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._store.printable import describe_value
 from pte_tracking.reporter import Reporter
 from pte_tracking.triggers import IntervalTrigger
@@ -20,6 +22,7 @@ from pte_tracking.triggers import IntervalTrigger
 _logger = logging.getLogger("pte_tracking")
 
 _P = ParamSpec("_P")
+_STATE_METHODS = ("state_dict", "load_state_dict")
 
 
 def check_positions(*names: str) -> Callable[[Callable[_P, None]], Callable[_P, None]]:
@@ -137,23 +140,26 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
         TypeError: If a name is not a string, or an object has no state.
     """
     expected = "an object with state_dict() and load_state_dict(), or a dictionary of such objects by name"
-    return _by_name(argument, value, ("state_dict", "load_state_dict"), expected)
+    return _by_name(argument, value, _STATE_METHODS, expected)
 
 
 def state_objects_by_name(value: Any) -> dict[str, Any]:
-    """Return state objects by name. A random generator of torch, NumPy, or Python gets the methods of a state object.
+    """Return state objects by name. A random generator or a dictionary of values gets the methods of a state object.
 
     Args:
-        value: An object with ``state_dict()`` and ``load_state_dict()``, a generator, or a mapping of such objects.
+        value: An object with ``state_dict()`` and ``load_state_dict()``, a generator of torch, NumPy, or Python, or a
+            mapping of such objects and of dictionaries of values.
 
     Raises:
-        TypeError: If a name is not a string, or an object has no state.
+        TypeError: If a name is not a string, an object has no state, or a dictionary contains anything else than
+            tensors and plain values.
     """
     if isinstance(value, Mapping):
-        adapted: Any = {name: StatefulGenerator(item) if is_generator(item) else item for name, item in value.items()}
+        adapted: Any = {name: _with_state(f"state_objects/{name}", item) for name, item in value.items()}
     else:
         adapted = StatefulGenerator(value) if is_generator(value) else value
-    return stateful_by_name("state_objects", adapted)
+    expected = "objects by name, each with state_dict() and load_state_dict(), a generator, or a dictionary of values"
+    return _by_name("state_objects", adapted, _STATE_METHODS, expected)
 
 
 def optimizers_by_name(value: Any) -> dict[str, Any]:
@@ -210,6 +216,15 @@ def _by_name(argument: str, value: Any, methods: tuple[str, ...], expected: str)
         if not isinstance(name, str) or not _has_methods(item, *methods):
             raise TypeError(f"{argument}: expected {expected}, got {name!r}: {describe_value(item)}")
     return by_name
+
+
+def _with_state(position: str, item: object) -> object:
+    if is_generator(item):
+        return StatefulGenerator(item)
+    if isinstance(item, dict) and not hasattr(item, "state_dict"):
+        to_plain(item, position)
+        return StatefulDictionary(item)
+    return item
 
 
 def _has_methods(item: object, *names: str) -> bool:

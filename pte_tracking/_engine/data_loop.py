@@ -98,11 +98,7 @@ class DataLoop:
                 raise _two_loops_error(name)
             previous.is_replaced = True
         self._loops[name] = loop
-        if self._has_ended and owner.world.rank == 0:
-            _logger.warning(
-                "The training has ended, so this loop yields nothing. manager.iterations() and manager.batches() yield "
-                "the batches of all epochs: remove a loop over epochs around them."
-            )
+        self._warn_if_ended()
         try:
             length = None if progress.is_epoch_length_set else length_of(loader)
             if length is not None:
@@ -142,7 +138,18 @@ class DataLoop:
 
     def iterations(self, loader: Any, name: str) -> Iterator[Any]:
         """Yield the batches of a loader, each within an iteration; see :meth:`ExtensionsManager.iterations`."""
-        return self._within_iterations(self.batches(loader, name))
+        return self._within_iterations(self._count() if loader is None else self.batches(loader, name))
+
+    def _count(self) -> Iterator[int]:
+        owner, progress = self._owner, self._owner.updater
+        owner.run.is_abandoned = False
+        self._warn_if_ended()
+        owner.start()
+        while not self._stop.should_stop:
+            yield progress.iteration
+            self._scope.complete()
+        self._has_ended = True
+        owner.close()
 
     def _within_iterations(self, batches: Iterator[Any]) -> Iterator[Any]:
         scope, run = self._scope, self._owner.run
@@ -164,6 +171,13 @@ class DataLoop:
                 raise
             self._is_in_body = False
             scope.__exit__(None, None, None)
+
+    def _warn_if_ended(self) -> None:
+        if self._has_ended and self._owner.world.rank == 0:
+            _logger.warning(
+                "The training has ended, so this loop yields nothing. manager.iterations() and manager.batches() yield "
+                "the batches of all epochs: remove a loop over epochs around them."
+            )
 
     def _warn_about_several_batches(self, count: int) -> None:
         progress = self._owner.updater

@@ -53,11 +53,11 @@ class ExtensionEntry:
         >>> import pte_tracking as pte
         >>> def print_iteration(manager):
         ...     print(manager.iteration)
-        >>> entry = pte.ExtensionEntry(print_iteration, name="printer", trigger=(2, "iteration"))
-        >>> manager = pte.ExtensionsManager({}, 1, [entry], iters_per_epoch=4, sinks=[])
-        >>> while not manager.stop_trigger:
-        ...     with manager.run_iteration():
-        ...         pass
+        >>> entry = pte.ExtensionEntry(print_iteration, trigger=(2, "iteration"), call_before_training=True)
+        >>> manager = pte.ExtensionsManager({}, max_iterations=4, extensions=[entry], sinks=[])
+        >>> for _ in manager.iterations():
+        ...     pass
+        0
         2
         4
     """

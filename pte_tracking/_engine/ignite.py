@@ -15,7 +15,7 @@ from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.ignite_metrics import IgniteMetrics
 from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.parts import StateObject
+from pte_tracking._engine.parts import StateObjectLike
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
 from pte_tracking._store.dependencies import required_by
@@ -60,7 +60,8 @@ class IgniteExtensionsManager(ExtensionsManager):
             ``max_epochs`` or ``max_iterations``. A length such as ``(1000, "iteration")`` replaces ``max_epochs``.
             Defaults to the length of the training.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
-            or is a random generator of torch, NumPy, or Python. Defaults to none.
+            or is a random generator of torch, NumPy, or Python, or a dictionary of tensors and plain values, which
+            ``resume()`` restores in place. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         group: Group of the run, such as a sweep; see :class:`Run`. Defaults to none.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
@@ -103,7 +104,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         params: object = None,
         tags: Mapping[str, Any] | None = None,
         stop_trigger: TriggerLike = None,
-        state_objects: Mapping[str, StateObject] | None = None,
+        state_objects: Mapping[str, StateObjectLike] | None = None,
         run_name: str | None = None,
         group: str | None = None,
         close_timeout: float = 30.0,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+import torch
 from torch import nn, optim
 
 from pte_tracking._engine.differences import AllowedDifferences, describe_part, part_name
@@ -28,6 +30,17 @@ class StateObject(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+class NumpyGenerator(Protocol):
+    """Random generator of NumPy, which need not be installed."""
+
+    @property
+    def bit_generator(self) -> Any: ...
+
+
+#: Object that a front end accepts in ``state_objects``.
+StateObjectLike: TypeAlias = StateObject | torch.Generator | random.Random | NumpyGenerator | dict[Any, Any]
 
 
 class TrainingParts:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.manager import ExtensionsManager
-from pte_tracking._engine.parts import StateObject
+from pte_tracking._engine.parts import StateObjectLike
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._store.events import Checkpoint
@@ -35,7 +35,8 @@ class Trainer:
             Defaults to none.
         tags: Tags of the run. Defaults to none.
         state_objects: Other objects to save in snapshots, by name. Each has ``state_dict()`` and ``load_state_dict()``,
-            or is a random generator of torch, NumPy, or Python. Defaults to none.
+            or is a random generator of torch, NumPy, or Python, or a dictionary of tensors and plain values, which
+            ``resume()`` restores in place. Defaults to none.
         run_name: Display name of the run. Defaults to the name of the run directory and a short ID.
         group: Group of the run, such as a sweep; see :class:`Run`. Defaults to none.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery. Defaults to 30.
@@ -81,7 +82,7 @@ class Trainer:
         sinks: Iterable[str | Sink] | None = None,
         params: object = None,
         tags: Mapping[str, Any] | None = None,
-        state_objects: Mapping[str, StateObject] | None = None,
+        state_objects: Mapping[str, StateObjectLike] | None = None,
         run_name: str | None = None,
         group: str | None = None,
         close_timeout: float = 30.0,

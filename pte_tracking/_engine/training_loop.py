@@ -79,12 +79,15 @@ class TrainingLoop(RestorableTraining):
         return self._data_loop.batches(loader, name)
 
     @overload
+    def iterations(self, loader: None = None) -> Iterator[int]: ...
+
+    @overload
     def iterations(self, loader: Mapping[str, Iterable[_Batch]], name: str = "main") -> Iterator[dict[str, _Batch]]: ...
 
     @overload
     def iterations(self, loader: Iterable[_Batch], name: str = "main") -> Iterator[_Batch]: ...
 
-    def iterations(self, loader: Any, name: str = "main") -> Iterator[Any]:
+    def iterations(self, loader: Any = None, name: str = "main") -> Iterator[Any]:
         """Yield the batches of a loader, each within an iteration, until the training stops; then end the run.
 
         The body of the loop is the iteration: the extensions run when the next batch is requested, or when ``break`` or
@@ -92,8 +95,12 @@ class TrainingLoop(RestorableTraining):
         and withholds it, such as ``zip`` with a shorter second iterable, adds an iteration without a body. Use
         :meth:`batches` with :meth:`run_iteration` if code between the iterations has to see their results.
 
+        Without a loader, the body draws its own data, or requests any number of batches from an iterator that
+        :meth:`batches` returned before the loop.
+
         Args:
-            loader: A DataLoader or another iterable; see :meth:`batches`.
+            loader: A DataLoader or another iterable; see :meth:`batches`. Defaults to none: the loop yields
+                ``manager.iteration``, the number of completed iterations.
             name: Name of the loader in snapshots. Defaults to ``"main"``.
 
         Returns:

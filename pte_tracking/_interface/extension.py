@@ -15,11 +15,12 @@ from pte_tracking.reporter import Observation, Reporter
 
 # Extensions run in the order of their priorities, highest first; with equal priorities, in order of registration.
 
-#: Priority of extensions that report values, such as an Evaluator.
+#: Priority of extensions that report new values, such as an Evaluator.
 PRIORITY_WRITER = 300
-#: Priority of extensions that change reported values or the training.
+#: Priority of extensions that replace values reported in the same iteration, or compute values from them, such as a
+#: MicroAverage.
 PRIORITY_EDITOR = 200
-#: Priority of extensions that read reported values, such as a LogReport. The default.
+#: Priority of extensions that report nothing, such as a LogReport. The default.
 PRIORITY_READER = 100
 #: Priority of snapshots. Extensions with this or a lower priority run last, after all triggers and the stop trigger
 #: were evaluated.
@@ -87,7 +88,11 @@ class Manager(Protocol):
 
     @property
     def observation(self) -> Observation:
-        """Values reported in the current iteration, by key."""
+        """Values reported in the current iteration, by key.
+
+        Each value is an ``int`` or ``float``, a tensor without dimensions on another device, or a deferred value, whose
+        function is called when its number is needed. ``float(value)`` returns the number of each.
+        """
 
     @property
     def measured_keys(self) -> frozenset[str]:
@@ -143,7 +148,9 @@ class Extension:
 
     Attributes:
         trigger: Trigger that decides when the extension runs. Defaults to each iteration.
-        priority: Position in the order of an iteration, highest first. Defaults to ``PRIORITY_READER``.
+        priority: Position in the order of an iteration, highest first. ``PRIORITY_WRITER`` for an extension that
+            reports new values, ``PRIORITY_EDITOR`` for one that computes values from reported ones, and otherwise
+            ``PRIORITY_READER``, the default.
         name: Name of the extension in its manager, set when the extension is registered.
         needs_model_state: Whether the extension reads the weights of the models. Defaults to False.
         saves_state: Whether the extension, with ``PRIORITY_SNAPSHOT`` or a lower priority, saves the state of the

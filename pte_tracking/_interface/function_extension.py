@@ -49,6 +49,9 @@ def make_extension(
 ) -> Callable[[Callable[[Manager], Any]], Extension]:
     """Return a decorator that converts a function of the manager into an extension.
 
+    To call the function once before the first iteration, too, and log its values at step 0, pass
+    ``ExtensionEntry(function, call_before_training=True)`` to the manager.
+
     Args:
         trigger: Trigger that decides when the extension runs. Defaults to each iteration.
         default_name: Name of the extension if none is passed. Defaults to the name of the function.

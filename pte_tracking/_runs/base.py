@@ -173,8 +173,7 @@ class RunBase(RunReader):
         try:
             return claim()
         except DirectoryInUseError:
-            if not collect_others(self):
-                raise
+            collect_others(self)
         return claim()
 
     def rewind(self) -> None:

@@ -20,7 +20,9 @@ from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.shared_process import leave_processes
 from pte_tracking._platform.processes import after_fork_in_child
 from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_of
+from pte_tracking._store import lock
 from pte_tracking._store.events import Status
+from pte_tracking._store.layout import WRITER_LOCK
 
 
 class LiveRun(Protocol):
@@ -49,6 +51,7 @@ _writing_threads: weakref.WeakKeyDictionary[threading.Thread, Path] = weakref.We
 #: Deliveries of runs that were collected, and the number of seconds to wait for each.
 _deliveries: collections.deque[tuple[EndWait, float]] = collections.deque()
 _CHECKED_DELIVERIES = 2  # whenever one is added, so that the list of unfinished ones stays short
+_MAX_COLLECTION_SECONDS = 5.0  # until a run that another thread collects has released its lock
 #: Processes whose end closes their runs.
 _watched_processes: set[int] = set()
 
@@ -92,14 +95,11 @@ def end_earlier(run: LiveRun) -> None:
             other.close("FAILED", "An exception left the training loop.")
 
 
-def collect_others(run: LiveRun) -> bool:
+def collect_others(run: LiveRun) -> None:
     """End other runs in the directory of a run that nothing but an exception refers to.
 
     The traceback of the last uncaught exception of an interactive session keeps the variables of the interrupted
     functions. They are deleted.
-
-    Returns:
-        Whether another run ended.
     """
     error = last_uncaught_error() if hasattr(sys, "ps1") else None
     count = _expect_collection(run, error)
@@ -110,7 +110,11 @@ def collect_others(run: LiveRun) -> bool:
     if len(_open_others(run)) == count and error is not None:
         _clear_frames(error)
         gc.collect()
-    return _expect_collection(run, None) < count
+    _expect_collection(run, None)
+    # While another thread collects garbage, gc.collect() does nothing.
+    path, deadline = run.directory / WRITER_LOCK, time.monotonic() + _MAX_COLLECTION_SECONDS
+    while not _open_others(run) and lock.is_held_here(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _expect_collection(run: LiveRun, error: BaseException | None) -> int:

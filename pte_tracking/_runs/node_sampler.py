@@ -48,6 +48,7 @@ class NodeSampler:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.terminate()  # a torn last line is truncated by the next sampler
+            process.terminate()  # it takes a sample if it has none
             with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a dead file system
                 process.wait(_MAX_STOP_SECONDS)
+            process.kill()  # a torn last line is truncated by the next sampler

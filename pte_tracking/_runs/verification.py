@@ -11,9 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from pte_tracking._delivery.sink_entries import build_sink
-from pte_tracking._store import checkpoint_files, event_encoding
+from pte_tracking._store import checkpoint_files, event_encoding, journal_reader
 from pte_tracking._store.checkpoints import list_checkpoints
-from pte_tracking._store.events import Checkpoint
+from pte_tracking._store.events import AnyEvent, Checkpoint
 from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking._store.secrets import mask_secrets
@@ -108,11 +108,15 @@ def _find_journal_problems(path: Path) -> Iterator[str]:
             if not line.endswith(b"\n"):
                 return  # still being written, or incomplete after a crash and truncated at the next resume
             try:
-                event = event_encoding.decode(line)
+                event: AnyEvent | event_encoding.EventHeader = event_encoding.decode(line)
             except (msgspec.MsgspecError, ValueError) as error:
-                yield f"{path}: line {number} is not an event: {error}"
-                seq += 1
-                continue
+                newer = event_encoding.decode_newer(line)
+                if newer is None:
+                    yield f"{path}: line {number} is not an event: {error}"
+                    seq += 1
+                    continue
+                journal_reader.warn_newer(path, newer.kind)
+                event = newer
             if event.seq != seq + 1:
                 yield f"{path}: line {number} has seq {event.seq}, expected {seq + 1}"
             seq = event.seq

@@ -128,10 +128,10 @@ def _type_name(kind: type) -> str:
 
 def _advice(kind: type) -> str:
     if kind.__module__ == "numpy":
-        return "Return torch.as_tensor(value) from state_dict() and call value.numpy() in load_state_dict()."
+        return "Save torch.as_tensor(value), and call numpy() on the restored tensor."
     if issubclass(kind, dict | list | tuple | set) or kind.__name__ == "deque":
-        return "Return a plain dict, list, or tuple from state_dict() and convert it back in load_state_dict()."
-    return "Return tensors, numbers, strings, and containers of them from state_dict()."
+        return "Save a plain dict, list, or tuple, and convert it back when it is restored."
+    return "Save tensors, numbers, strings, and containers of them."
 
 
 def map_tensors(value: Any, function: Callable[[Tensor, str], Tensor], path: str = "") -> Any:

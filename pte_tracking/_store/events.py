@@ -90,7 +90,8 @@ class Metrics(Event, frozen=True):
 
     Attributes:
         step: Number of completed iterations.
-        values: Numbers by key.
+        values: Numbers by key. Sinks receive only ``int`` and ``float``, including NaN and infinities. The type
+            contains ``str`` because the journal stores non-finite numbers as strings.
         epoch: Number of completed epochs. None if the epoch length is not set.
         elapsed_time: Training time in seconds, including earlier sessions of the run. None if it was not logged.
         log: File name of the JSON log that contains the row. None for data points that belong to no row.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
 from pte_tracking._platform.files import read_at
+from pte_tracking._store.event_encoding import decode_header
 from pte_tracking._store.journal_reader import read_lines_reversed
 from pte_tracking._store.manifest import RunNotFoundError
 
@@ -23,17 +23,6 @@ _LINE_START = b'{"kind":"'
 _LINE_BOUNDARY = b"}\n" + _LINE_START
 #: Left by a loss of power. No encoding of text contains as many zeros.
 _ZEROS = bytes(4)
-
-
-class _AnyLine(msgspec.Struct):
-    """Fields of every event, also of those of a newer version."""
-
-    kind: str
-    time: float
-    seq: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)]
-
-
-_decode = msgspec.json.Decoder(_AnyLine).decode
 
 
 def find_end(fd: int, path: Path, target: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -146,7 +135,7 @@ def _unreadable(path: Path, position: int, where: str) -> RunNotFoundError:
 def _seq_of(line: bytes) -> int | None:
     try:
         # A loss of power leaves zeros in place of lost events, without a newline. JSON contains no zeros.
-        return _decode(line.rpartition(b"\0")[2]).seq
+        return decode_header(line.rpartition(b"\0")[2]).seq
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         return None
 

@@ -6,6 +6,7 @@ A position is a byte offset between two lines. A range is a pair of positions.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -29,8 +30,9 @@ _E = TypeVar("_E", bound=AnyEvent)
 def read(path: Path, position: int = 0, end: int | None = None) -> Iterator[tuple[AnyEvent, int]]:
     """Iterate over the complete events of a journal, including superseded ones.
 
-    Damaged lines are skipped with a warning. An incomplete last line is ignored, because it may still be growing. A
-    repeated line, which some network file systems leave, is no event of its own: sequence numbers ascend.
+    Damaged lines, and events of kinds of a newer version, are skipped with a warning. An incomplete last line is
+    ignored, because it may still be growing. A repeated line, which some network file systems leave, is no event of its
+    own: sequence numbers ascend.
 
     Args:
         path: Journal file.
@@ -189,7 +191,9 @@ def seq_at(path: Path, position: int) -> int | None:
         if position > os.fstat(file.fileno()).st_size:
             return None
         for line, line_end in read_lines_reversed(file.fileno(), position):
-            event = _decode(line, path, line_end) if line_end == position else None
+            if line_end != position:
+                return None
+            event = _decode(line, path, line_end) or event_encoding.decode_newer(line)
             return event.seq if event else None
     return None
 
@@ -243,8 +247,22 @@ def _decode(line: bytes, path: Path, position: int) -> AnyEvent | None:
     try:
         return event_encoding.decode(line)
     except (msgspec.MsgspecError, ValueError) as error:
-        _logger.warning("%s: skipping the damaged line before byte %d: %s", path, position, error)
+        if newer := event_encoding.decode_newer(line):
+            warn_newer(path, newer.kind)
+        else:
+            _logger.warning("%s: skipping the damaged line before byte %d: %s", path, position, error)
         return None
+
+
+@functools.lru_cache(maxsize=1000)  # Any number of events may have such a kind.
+def warn_newer(path: Path, kind: str) -> None:
+    """Log once that a journal contains events of a kind that a newer version has introduced."""
+    _logger.warning(
+        "%s: skipping events of the kind %r, which a newer version of pte-tracking has written. To read them, upgrade "
+        "pte-tracking.",
+        path,
+        kind,
+    )
 
 
 def read_lines_reversed(fd: int, size: int) -> Iterator[tuple[bytes, int]]:

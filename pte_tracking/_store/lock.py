@@ -195,6 +195,11 @@ def is_held(path: Path) -> bool:
     return _query(path, locks.holding_pid, os.getpid()) is not None
 
 
+def is_held_here(path: Path) -> bool:
+    """Whether this process holds the lock."""
+    return _real_path(path) in _own_locks
+
+
 def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Result) -> _Result | None:
     path = _real_path(path)
     with _table_lock:

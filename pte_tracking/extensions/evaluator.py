@@ -37,6 +37,8 @@ class Evaluator(Evaluation):
     every batch and blocks if a rank has fewer batches. A sharded model (``fully_shard``) requires the same number of
     batches on every rank.
 
+    To evaluate the untrained model at step 0, too, pass ``ExtensionEntry(evaluator, call_before_training=True)``.
+
     An evaluator can also be called without a manager: ``evaluator()`` returns the means. Subclasses can override
     :meth:`evaluate`. Snapshots contain no state of the extension.
 

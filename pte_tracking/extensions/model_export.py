@@ -139,8 +139,10 @@ class ModelExport(Extension):
         self._has_failed = True
 
     def finalize(self, manager: Manager) -> None:
-        # A loop that was left early. An interrupt and an exit call no on_error().
-        if not (self._has_failed or sys.exc_info()[1] or manager.run.uncaught_error):
+        # A loop that was left early. An interrupt and an exit call no on_error(). An exception that leaves the body of
+        # a loop over iterations() and is caught leaves a model that an unfinished iteration has changed.
+        run = manager.run
+        if not (self._has_failed or run.is_abandoned or sys.exc_info()[1] or run.uncaught_error):
             self._export_last(manager)
 
     def state_dict(self) -> dict[str, Any]:

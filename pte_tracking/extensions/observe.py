@@ -60,10 +60,14 @@ def observe_lr(
     *,
     trigger: TriggerLike = (1, "epoch"),
 ) -> Extension:
-    """Return an extension that reports the learning rate.
+    """Return an extension that reports the learning rate of a parameter group.
 
     The extension runs at the end of each epoch, or according to ``trigger``, before the extensions that read reported
     values. It reports ``observation_key``. Snapshots contain no state of the extension.
+
+    It also runs before :class:`~pte_tracking.extensions.LRScheduler`, in any order of registration, so it reports the
+    rate of this iteration. If the loop itself steps the scheduler within the iteration, it reports the next rate. For
+    several groups, pass one extension for each, with its own ``observation_key``.
 
     Args:
         optimizer_name: Name of the optimizer in the manager, or the optimizer, also accepted as ``optimizer``.
@@ -85,14 +89,14 @@ def observe_lr(
         >>> import pte_tracking as pte
         >>> from pte_tracking import extensions
         >>> model = torch.nn.Linear(1, 1)
-        >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.25)
-        >>> with pte.ExtensionsManager(
-        ...     model, 1, [extensions.observe_lr()], optimizers=optimizer, iters_per_epoch=1, sinks=[]
-        ... ) as manager:
-        ...     with manager.run_iteration():
-        ...         pass
-        >>> dict(manager.observation)
-        {'lr': 0.25}
+        >>> optimizer = torch.optim.SGD([{"params": [model.weight], "lr": 0.5}, {"params": [model.bias], "lr": 2.0}])
+        >>> scheduler = extensions.LRScheduler(torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5))
+        >>> rates = [extensions.observe_lr(param_group=n, observation_key=f"lr/{n}") for n in range(2)]
+        >>> manager = pte.ExtensionsManager(model, 1, [scheduler, *rates], optimizers=optimizer, iters_per_epoch=1)
+        >>> with manager, manager.run_iteration(step_optimizers=["main"]):
+        ...     model(torch.ones(1)).backward()
+        >>> dict(manager.observation), optimizer.param_groups[1]["lr"]
+        ({'lr/0': 0.5, 'lr/1': 2.0}, 1.0)
     """
     check_optimizer("optimizer_name", optimizer_name)
     if isinstance(param_group, bool) or not isinstance(param_group, int):

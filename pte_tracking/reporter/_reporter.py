@@ -24,7 +24,8 @@ class Reporter:
     manager, within ``with manager.run_iteration():``. The function :func:`report` reports to the current reporter.
 
     Attributes:
-        observation: Dictionary that receives the values by key.
+        observation: Dictionary that receives the values by key: ``int`` or ``float``, a tensor without dimensions on
+            another device, or a deferred value. ``float(value)`` returns the number of each.
 
     Example:
         >>> from torch import nn
@@ -117,9 +118,10 @@ class Reporter:
         """Add values to the observation. A later value replaces an earlier value of the same key.
 
         Args:
-            values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device. Values are copied
-                and detached, so later changes in place have no effect. A pair ``(value, weight)`` sets the weight of
-                the value in means. A function without arguments is called once, when its number is needed.
+            values: Numbers by key: Python or NumPy numbers, or arrays or tensors of one element, on any device.
+                Booleans become 0 or 1. Values are copied and detached, so later changes in place have no effect.
+                A pair ``(value, weight)`` sets the weight of the value in means. A function without arguments is called
+                once, when its number is needed.
             observer: Registered object that reports the values. Its name becomes the prefix of the keys. Defaults to no
                 prefix.
 
@@ -227,9 +229,10 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
     iterations, in a child process, or if several trainings can be meant, a warning names each key once.
 
     Args:
-        values: Numbers by key: Python or NumPy numbers, or tensors of one element on any device. A pair ``(value,
-            weight)`` sets the weight of the value in means, such as the number of examples in the batch. A function
-            without arguments is called once, when its number is needed.
+        values: Numbers by key: Python or NumPy numbers, or arrays or tensors of one element, on any device. Booleans
+            become 0 or 1. Log strings with :meth:`Run.log_text`. A pair ``(value, weight)`` sets the weight of the
+            value in means, such as the number of examples in the batch. A function without arguments is called once,
+            when its number is needed.
         observer: Registered object that reports the values. Its name becomes the prefix of the keys. Defaults to no
             prefix.
 

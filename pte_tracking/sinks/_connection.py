@@ -103,7 +103,8 @@ class Connection(Protocol):
     def state(self) -> dict[str, Any]:
         """Return the state that a later connection needs to continue.
 
-        The state is saved together with the cursor, atomically, after each batch and after :meth:`close`.
+        The state is saved together with the cursor, atomically, after each batch and after :meth:`close`, so the method
+        must also work on a closed connection.
 
         Returns:
             A small dictionary of plain JSON values. Empty if the backend itself drops repeated events.

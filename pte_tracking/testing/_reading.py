@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pte_tracking._store import events
 from pte_tracking._store.events import Number
-from pte_tracking.sinks import Sink
+from pte_tracking.sinks import ENTRY_POINT_GROUP, Sink, installed_sinks
 from pte_tracking.testing._recorded_run import RecordedRun
 from pte_tracking.testing._samples import UNUSUAL_NUMBERS, Points
 from pte_tracking.testing._shown_kinds import ShownKindsContract
@@ -59,6 +59,10 @@ class ReadRunContract(ShownKindsContract):
 
     def _start_run(self, folder: Path) -> tuple[Sink, RecordedRun]:
         sink = self.make_sink(folder)
+        assert sink.name in installed_sinks(), (
+            f"No installed package registers the sink {sink.name!r}. Check the entry point in the group "
+            f"{ENTRY_POINT_GROUP!r}, and install the package: pip install -e ."
+        )
         return sink, RecordedRun(folder / "run", sink)
 
     def _check(self, points: Points, key: str, expected: Sequence[tuple[int, Number]]) -> None:

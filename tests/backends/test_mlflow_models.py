@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import mlflow
 import numpy as np
@@ -278,6 +279,37 @@ def test_superseded_exports_are_marked_and_identical_ones_are_kept(
     steps = [(model.params["step"], model.tags.get("pte.superseded")) for model in find_exports(mlflow_store, recorded)]
     assert sorted(steps, key=str) == [("2", None), ("3", "true"), ("3", None)]
     assert find_versions(mlflow_store, name) == {"1": "2", "2": "3", "3": "3"}
+    assert find_best(mlflow_store, name) == "1"
+
+
+@pytest.mark.parametrize("on_rewind", ["keep", "fork"])
+def test_alias_returns_to_effective_best_after_rewind(
+    mlflow_store: str, trained: list[Trained], name: str, tmp_path: Path, on_rewind: Literal["keep", "fork"]
+) -> None:
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store, tmp_path.name, on_rewind=on_rewind))
+    log_model(recorded, trained[0], 1, name, best=0.5)
+    position = recorded.log(1, {"a": 1.0})
+    log_model(recorded, trained[1], 2, name, best=0.75)
+    recorded.deliver()
+    assert find_best(mlflow_store, name) == "2"
+    resume_run(recorded, position, 1)
+    recorded.deliver()
+    versions = find_versions(mlflow_store, name)
+    assert versions[find_best(mlflow_store, name)] == "1"
+    log_model(recorded, trained[1], 3, name)
+    recorded.end()
+    assert versions[find_best(mlflow_store, name)] == "1"
+
+
+def test_alias_without_other_best_stays_at_superseded_export(
+    mlflow_store: str, trained: list[Trained], name: str, tmp_path: Path
+) -> None:
+    recorded = RecordedRun(tmp_path / "run", MLflowSink(mlflow_store, tmp_path.name))
+    position = recorded.log(1, {"a": 1.0})
+    log_model(recorded, trained[0], 2, name, best=0.5)
+    recorded.deliver()
+    resume_run(recorded, position, 1)
+    recorded.deliver()
     assert find_best(mlflow_store, name) == "1"
 
 

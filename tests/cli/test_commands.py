@@ -16,7 +16,9 @@ import pytest
 
 import pte_tracking as pte
 from pte_backends.csv import CsvSink
+from pte_tracking._delivery.cursor import CursorStore
 from pte_tracking._runs import verification
+from pte_tracking._store import journal_reader
 from pte_tracking.sinks import Connection, RunView
 from tests.cli.invocation import invoke
 from tests.users import unprivileged_user
@@ -297,15 +299,36 @@ def test_verify_lost_journal_end_is_reported(run: Path) -> None:
     assert "end of the journal is lost" in error_line("verify", run)
 
 
-def test_command_unknown_event_kind_warns_once(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_command_event_kind_of_newer_version_warns_once_and_is_no_damage(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with open(run / "journal.jsonl", "a") as journal:
-        journal.write('{"kind":"hologram","seq":999,"time":1.0}\n')
-    for command in ("list", "show", "export"):
+        journal.writelines(f'{{"kind":"hologram","seq":{seq},"time":1.0}}\n' for seq in (24, 25))
+    for command in ("list", "show", "export", "verify"):
         caplog.clear()
+        journal_reader.warn_newer.cache_clear()
         assert invoke(command, run).exit_code == 0
         (record,) = caplog.records
-        assert "hologram" in record.message
-    assert "hologram" in error_line("verify", run)
+        assert "'hologram', which a newer version of pte-tracking has written" in record.message
+
+
+def test_verify_journal_read_by_newer_version_reports_no_lost_end(run: Path) -> None:
+    journal = run / "journal.jsonl"
+    with open(journal, "a") as file:
+        file.write('{"kind":"hologram","seq":24,"time":1.0}\n')
+    cursors = CursorStore(run, "json")
+    cursor = cursors.load()
+    cursor.position, cursor.seq = journal.stat().st_size, 24
+    cursors.save(cursor)
+    assert invoke("verify", run).exit_code == 0
+    assert invoke("sync", run).exit_code == 0
+    assert cursors.load().seq == 24
+
+
+def test_verify_kind_with_flipped_bit_is_damage(run: Path) -> None:
+    journal = run / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'{"kind":"metrics","seq":5', b'{"kind":"metsics","seq":5'))
+    assert "line 5 is not an event" in error_line("verify", run)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -238,6 +239,19 @@ def test_missing_client_library_is_named_with_command(tmp_path: Path, monkeypatc
     result = invoke("import", file, tmp_path / "run")
     assert result.exit_code == 2
     assert "Run: pip install 'pte-tracking[tensorboard]'" in result.output
+
+
+@pytest.mark.parametrize("error", [ValueError("row 3: expected a number, got 'a'"), LookupError("no run 7")])
+def test_reader_error_without_source_names_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(source: str, directory: Path) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(sinks.get_sink("csv"), "read_run", fail)
+    file = write(tmp_path / "a.csv", TABLE)
+    result = invoke("import", file, tmp_path / "run")
+    assert (result.exit_code, result.stderr) == (1, f"{file}: {error.args[0]}\n")
 
 
 @pytest.mark.slow

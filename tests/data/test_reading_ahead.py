@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -14,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+import pte_tracking as pte
+from pte_tracking import extensions
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._snapshots import rng
 from tests.data.front_ends import FRONT_ENDS, train
@@ -230,3 +234,40 @@ def test_endless_generator_resumes_exactly(front_end: str, tmp_path: Path, caplo
     rest = train(run, tmp_path / "run", make_loader, trigger=(1, "iteration"), resume=True)
     assert rest == whole[BATCHES + 3 :]
     assert f"read the first {BATCHES + 3} batches of the pass again" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["loader", "random numbers"])
+@pytest.mark.parametrize("stop", [1, BATCHES - 1, BATCHES, BATCHES + 3])
+def test_batch_that_is_drawn_ahead_and_saved_as_state_object_resumes_exactly(
+    kind: str, stop: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(folder: Path, stop: int | None = None) -> list[Any]:
+        torch.manual_seed(0)
+        ahead: dict[str, Tensor] = {}
+        manager = pte.ExtensionsManager(
+            {},
+            max_iterations=2 * BATCHES,
+            extensions=[extensions.snapshot(trigger=(1, "iteration"))],
+            iters_per_epoch=BATCHES,
+            out_dir=folder,
+            sinks=[],
+            state_objects={"ahead": ahead},
+        )
+        manager.resume()
+        batches, seen = manager.batches(shuffled(seed=None)), []
+        draw = partial(next, batches) if kind == "loader" else partial(torch.rand, BATCH_SIZE)
+        if not ahead:
+            ahead["batch"] = draw()
+        with contextlib.suppress(KeyboardInterrupt):
+            for step in manager.iterations():
+                if step == stop:
+                    raise KeyboardInterrupt
+                batch, ahead["batch"] = ahead["batch"], draw()
+                seen.append((batch.tolist(), float(torch.rand(()))))
+        manager.close()
+        return seen
+
+    whole = run(tmp_path / "whole")
+    assert run(tmp_path / "parts", stop) == whole[:stop]
+    assert run(tmp_path / "parts") == whole[stop:]
+    assert "the data after the resume differ" not in caplog.text

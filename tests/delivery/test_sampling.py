@@ -75,6 +75,26 @@ def test_sampling_stopped_and_killed_training_continues_and_ends(tmp_path: Path)
     assert [event.step for event in board.Scalars("system/process_count")] == all_steps
 
 
+_SHORT = """
+import pte_tracking as pte
+from pte_tracking import extensions
+manager = pte.ExtensionsManager(
+    {}, 1, [extensions.SystemMetrics()], iters_per_epoch=1, out_dir="result", sinks=["tensorboard"]
+)
+with manager, manager.run_iteration():
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_sampling_short_training_has_one_sample_at_its_end(tmp_path: Path) -> None:
+    run = tmp_path / "result"
+    subprocess.run([sys.executable, "-c", _SHORT], cwd=tmp_path, check=True, timeout=_SECONDS)
+    wait_until(lambda: not lock.is_held(run / DELIVERY_LOCK))
+    board = EventAccumulator(str(run)).Reload()
+    assert [event.step for event in board.Scalars("system/process_count")] == steps(run) == [1]
+
+
 _OTHER_NODE = """
 import os, time
 from pathlib import Path

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import pte_tracking as pte
@@ -337,3 +339,52 @@ def test_loop_over_epochs_around_a_complete_training_warns(tmp_path: Path, caplo
     seen = [batch for _ in range(3) for batch in manager.iterations([1, 2])]
     assert seen == [1, 2, 1, 2]
     assert len([message for message in caplog.messages if "remove a loop over epochs" in message]) == 2
+
+
+def test_iterations_without_a_loader_yield_the_number_of_completed_iterations(tmp_path: Path) -> None:
+    manager = make(tmp_path, iters_per_epoch=2)
+    for step in manager.iterations():
+        assert step == manager.iteration
+        pte.report({"loss": step})
+    assert losses(tmp_path) == [0, 1, 2, 3]
+    assert manager.is_ended
+
+
+def test_iterations_without_a_loader_left_by_break_continue_in_the_next_loop(tmp_path: Path) -> None:
+    manager = make(tmp_path, iters_per_epoch=2)
+    for step in manager.iterations():
+        if step == 1:
+            break
+    assert list(manager.iterations()) == [2, 3]
+
+
+def test_iterations_without_a_loader_of_a_complete_training_yield_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert list(make(tmp_path, extensions.snapshot(), iters_per_epoch=2).iterations()) == [0, 1, 2, 3]
+    manager = make(tmp_path, extensions.snapshot(), iters_per_epoch=2)
+    manager.resume()
+    assert list(manager.iterations()) == []
+    assert manager.is_ended
+    assert "nothing is left to train" in caplog.text
+
+
+@pytest.mark.parametrize("stop", [1, 2, 5])
+def test_iterations_that_request_several_batches_each_resume_exactly(tmp_path: Path, stop: int) -> None:
+    def train(directory: Path, stop: int | None = None) -> list[float]:
+        torch.manual_seed(0)
+        save = extensions.snapshot(trigger=(1, "iteration"))
+        manager = make(directory, save, iters_per_epoch=3)
+        manager.resume()
+        batches = manager.batches(DataLoader(range(12), 2, shuffle=True))  # type: ignore[arg-type]
+        with contextlib.suppress(KeyboardInterrupt):
+            for step in manager.iterations():
+                if step == stop:
+                    raise KeyboardInterrupt
+                pte.report({"loss": float(next(batches)[0] + 10 * next(batches)[0] + torch.rand(()))})
+        manager.close()
+        return losses(directory)
+
+    whole = train(tmp_path / "whole")
+    assert train(tmp_path / "parts", stop) == whole[:stop]
+    assert train(tmp_path / "parts") == whole

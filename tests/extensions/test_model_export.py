@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -84,6 +85,16 @@ def test_export_after_break_is_written_and_after_error_is_not(tmp_path: Path) ->
     with pytest.raises(OSError, match="the data is gone"), manager.run_iteration():
         raise OSError("the data is gone")
     assert list_models(tmp_path / "error") == []
+
+
+def test_iteration_left_by_caught_exception_is_not_exported(tmp_path: Path) -> None:
+    manager = make_manager(make_model(), tmp_path, extensions.export_model(input_example=EXAMPLE))
+    with contextlib.suppress(OSError):
+        for _ in manager.iterations([0] * 5):
+            if manager.iteration == 2:
+                raise OSError("the data is gone")
+    manager.close()
+    assert list_models(tmp_path) == []
 
 
 def test_wrapped_model_is_exported_without_wrapper(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pte_tracking as pte
+from pte_tracking._runs import base
+from pte_tracking._runs.directory import claim_directory
 from pte_tracking._runs.outcome import _stop_exceptions, outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
@@ -284,6 +287,51 @@ def test_run_in_a_cycle_calls_its_functions_when_it_is_collected(tmp_path: Path)
     assert len(called) == 1
     assert read_status(tmp_path) == "FINISHED"
     assert len(json.loads((tmp_path / "log").read_text())) == 2
+
+
+class Cycle:
+    """Owner of a run that only the garbage collector deletes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.run = log_to(directory)
+        self.run.before_close.append(self.finish)
+
+    def finish(self) -> None:
+        self.run.log_metrics({"last": 1.0}, 2)
+
+
+def test_run_collected_while_another_one_opens_the_directory_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim_after_collection(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return claim_directory(*args, **kwargs)
+        finally:
+            gc.collect()  # as any allocation may do
+
+    monkeypatch.setattr(base, "claim_directory", claim_after_collection)
+    Cycle(tmp_path)
+    with Run(tmp_path, resume=True) as run:
+        run.log_metrics({"loss": 1.0}, 3)
+    assert [row["iteration"] for row in json.loads((tmp_path / "log").read_text())] == [1, 2, 3]
+
+
+def test_run_that_another_thread_collects_does_not_hold_its_directory(tmp_path: Path) -> None:
+    is_ending, may_end = threading.Event(), threading.Event()
+
+    def end_slowly() -> None:
+        is_ending.set()
+        may_end.wait(60)
+
+    Cycle(tmp_path).run.before_close.append(end_slowly)
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    assert is_ending.wait(60)
+    threading.Timer(0.2, may_end.set).start()
+    with Run(tmp_path, resume=True) as run:
+        run.log_metrics({"loss": 1.0}, 3)
+    thread.join(60)
+    assert [row["iteration"] for row in json.loads((tmp_path / "log").read_text())] == [1, 2, 3]
 
 
 def test_deleted_run_whose_function_fails_does_not_raise(tmp_path: Path) -> None:

@@ -108,6 +108,12 @@ class _Never(triggers.Trigger):
         return False
 
 
+def test_every_trigger_is_tested() -> None:
+    tests = Path(__file__).read_text()
+    missing = [name for name in triggers.__all__ if f"triggers.{name}" not in tests]
+    assert not missing, f"No case in CASES contains {', '.join(missing)}. Add one with the expected iterations."
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_trigger_fires_at_expected_iterations(name: str, tmp_path: Path) -> None:
     make, length, values, expected = CASES[name]

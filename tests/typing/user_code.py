@@ -67,6 +67,7 @@ for batch in manager.batches(loader):
         optimizer.step()
         pte.report({"train/loss": loss})
 assert_type(manager.iterations([1, 2]), Iterator[int])
+assert_type(manager.iterations(), Iterator[int])
 
 with pte.Run("result", sinks=["json"], params={"lr": 0.1}) as run:
     run.log_metrics({"loss": 0.5}, 1)

@@ -21,20 +21,7 @@ _TAIL_BYTES = 1 << 16
 
 
 def read_run(source: str, step: str | None) -> Iterator[AnyEvent]:
-    """Read the rows of a table; see :meth:`pte_tracking.sinks.Sink.read_run`.
-
-    Args:
-        source: CSV file, or directory that contains one.
-        step: Name of the column with the step. None for the first known name.
-
-    Yields:
-        One event per row.
-
-    Raises:
-        LookupError: If the source does not exist, or contains no row.
-        ValueError: If the file is not a table, or a step is not an integer.
-        OSError: If the file cannot be read.
-    """
+    """Read the rows of a table; see :meth:`CsvSink.read_run`."""
     path = find_file(source, PATTERN)
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:

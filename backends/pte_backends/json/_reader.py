@@ -21,20 +21,7 @@ PATTERN = "log"
 
 
 def read_run(source: str, step: str | None) -> Iterator[AnyEvent]:
-    """Read the rows of a log; see :meth:`pte_tracking.sinks.Sink.read_run`.
-
-    Args:
-        source: JSON log, or directory that contains the file ``log``.
-        step: Name in the rows of the step. None for the first known name.
-
-    Yields:
-        One event per row.
-
-    Raises:
-        LookupError: If the source does not exist, or contains no row.
-        ValueError: If the file is not a JSON log, or a step is not an integer.
-        OSError: If the file cannot be read.
-    """
+    """Read the rows of a log; see :meth:`JsonSink.read_run`."""
     path = find_file(source, PATTERN)
     rows = _load(path, path.read_bytes())
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

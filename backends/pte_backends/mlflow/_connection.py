@@ -287,6 +287,8 @@ class MLflowConnection:
         if isinstance(event, RunStarted):
             if not self._is_joined and not self._is_running:
                 self._client.update_run(self._state.run_id, status="RUNNING")
+            if event.resumed:
+                self._state.newest_best |= self._models.return_aliases(self._state.newest_best, event.seq)
             if event.resumed and self._state.journal_end:
                 # The stored journal must contain the rewind, for a resume that starts from MLflow only. If it cannot be
                 # stored now, it is stored with the next snapshot. The start must not be repeated after the end.

@@ -11,6 +11,7 @@ import logging
 import platform
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,28 @@ class Models:
                     raise RefusedUploadError(f"registered model {event.registered_name!r}: {error}") from error
                 raise
 
+    def return_aliases(self, newest: Mapping[str, int], before_seq: int) -> dict[str, int]:
+        """Move the alias from an export that a resume superseded to the newest best export that remains.
+
+        Args:
+            newest: Sequence number of the newest best export of each registered model.
+            before_seq: Sequence number of the start of the resume.
+
+        Returns:
+            The changed numbers. Models without another best export keep the alias.
+        """
+        exports = [event for event in list_models(self._run.directory) if event.best and event.seq < before_seq]
+        remaining = {event.registered_name: event for event in exports if event.registered_name in newest}
+        changed = {name: event.seq for name, event in remaining.items() if event.seq < newest[name]}
+        models = self._find_models() if changed else []
+        for name in changed:
+            model = _first(models, remaining[name])
+            versions = self._find_versions(name, model) if model else []
+            current = self._find_best(name)
+            if versions and current and current.tags.get(_runs.RUN_ID) == self._run.id:
+                self._client.set_registered_model_alias(name, _BEST_ALIAS, versions[0].version)
+        return changed
+
     def _find_models(self) -> list[LoggedModel]:
         """Return all exports of the run, complete ones first."""
         models: list[LoggedModel] = []
@@ -183,14 +206,9 @@ class Models:
 
     def _is_best(self, name: str, best: BestMetric) -> bool:
         """Return whether no other run has a better version with the alias, by the same metric."""
-        try:
-            current = self._client.get_model_version_by_alias(name, _BEST_ALIAS)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # There is no alias.
-                return True
-            raise
-        stored = current.tags.get(_BEST_TAG)
-        if stored is None or current.tags.get(_runs.RUN_ID) == self._run.id:
+        current = self._find_best(name)
+        stored = current.tags.get(_BEST_TAG) if current else None
+        if current is None or stored is None or current.tags.get(_runs.RUN_ID) == self._run.id:
             return True
         key, mode, value = json.loads(stored)
         sign = 1 if mode == "max" else -1
@@ -201,6 +219,14 @@ class Models:
             *(current.version, name, key, value, best.value),
         )
         return False
+
+    def _find_best(self, name: str) -> ModelVersion | None:
+        try:
+            return self._client.get_model_version_by_alias(name, _BEST_ALIAS)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # There is no alias.
+                return None
+            raise
 
 
 def _first(models: list[LoggedModel], event: Model) -> LoggedModel | None:

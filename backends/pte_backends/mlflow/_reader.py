@@ -27,20 +27,7 @@ _MAX_NAMED = 5
 
 
 def read_run(source: str, tracking_uri: str) -> Iterator[AnyEvent]:
-    """Read an MLflow run; see :meth:`pte_tracking.sinks.Sink.read_run`.
-
-    Args:
-        source: ``runs:/<run id>`` or ``mlflow:<run id>``.
-        tracking_uri: Resolved URI of the server or store, without credentials.
-
-    Yields:
-        The events.
-
-    Raises:
-        LookupError: If the local store or the run does not exist.
-        ConnectionError: If the server cannot be reached, or its response is an error.
-        PermissionError: If the server does not accept the credentials.
-    """
+    """Read an MLflow run; see :meth:`MLflowSink.read_run`."""
     run_id = source.partition(":")[2].strip("/")
     _check_exists(tracking_uri)
     try:

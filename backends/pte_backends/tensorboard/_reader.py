@@ -38,20 +38,7 @@ _STATUS: dict[int, Status] = {api_pb2.STATUS_SUCCESS: "FINISHED", api_pb2.STATUS
 
 
 def read_run(source: str, directory: Path) -> Iterator[AnyEvent]:
-    """Read the event files of a run; see :meth:`pte_tracking.sinks.Sink.read_run`.
-
-    Args:
-        source: Event file, or directory that contains event files of one run.
-        directory: Directory for images.
-
-    Yields:
-        The events.
-
-    Raises:
-        LookupError: If the source does not exist, or contains no event file.
-        ValueError: If a file is not an event file.
-        OSError: If a file cannot be read.
-    """
+    """Read the event files of a run; see :meth:`TensorBoardSink.read_run`."""
     files = _find_files(Path(source))
     folder = Path(source).absolute()
     reader = _Reader(directory)
