@@ -75,11 +75,11 @@ def _watch(console: Console, run: Path) -> None:
             summary = summarize(run, metrics)
             if summary.status != "RUNNING":
                 return
-            live.update(Text.from_ansi(_draw(console, run, summary, metrics)), refresh=True)
+            live.update(Text.from_ansi(draw_page(console, run, summary, metrics)), refresh=True)
             time.sleep(_WATCH_SECONDS)
 
 
-def _draw(console: Console, run: Path, summary: RunSummary, metrics: RunMetrics) -> str:
+def draw_page(console: Console, run: Path, summary: RunSummary, metrics: RunMetrics) -> str:
     """Return a page that fits the terminal, if necessary without the parts that do not change, and with a low plot."""
     for is_complete, plot_height in ((True, _PLOT_HEIGHT), (False, _PLOT_HEIGHT), (False, _MIN_PLOT_HEIGHT)):
         page = Console(

@@ -22,3 +22,19 @@ def test_optional_columns_are_left_out_while_the_table_is_too_wide(width: int, c
     header, *lines = output.getvalue().splitlines()
     assert header.split() == columns
     assert len(lines) == 2
+
+
+def test_folded_column_is_divided_and_other_columns_are_not() -> None:
+    output = io.StringIO()
+    row = {"Run": "results/" + "long" * 10, "Status": "FINISHED", "Best": "val/loss 0.25"}
+    print_table(Console(file=output, width=50), "", [row], folded=("Run", "Pending"))
+    header, first, *rest = output.getvalue().splitlines()
+    assert header.split() == ["Run", "Status", "Best"]
+    assert first.split()[1:] == ["FINISHED", "val/loss", "0.25"]
+    assert "".join([first.split()[0], *map(str.strip, rest)]) == row["Run"]
+
+
+def test_title_is_printed_without_markup_and_control_characters() -> None:
+    output = io.StringIO()
+    print_table(Console(file=output, width=80), "[bold]a\x1b", [ROW])
+    assert output.getvalue().splitlines()[1].strip() == "[bold]a\\u001b"

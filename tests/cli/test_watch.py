@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import pte_tracking as pte
+from pte_tracking._cli.show import draw_page
+from pte_tracking._runs.summary import summarize
+from pte_tracking._store.metrics import summarize_metrics
 from tests.cli.invocation import invoke
 
 pty = pytest.importorskip("pty", reason="requires pseudo terminals")
@@ -101,3 +105,19 @@ def test_show_watch_without_terminal_is_refused(options: list[str], run: Path) -
         2,
         "--watch: expected a terminal other than TERM=dumb, and no --json\n",
     )
+
+
+def test_show_watch_in_low_terminal_leaves_constant_parts_out(open_run: pte.Run) -> None:
+    open_run.log_params({f"parameter{number}": number for number in range(30)})
+    for step in range(2, 5):
+        open_run.log_metrics({"loss": 1 / step}, step)
+    metrics = summarize_metrics(open_run.directory)
+    summary = summarize(open_run.directory, metrics)
+    pages = {
+        height: draw_page(Console(width=80, height=height), open_run.directory, summary, metrics).splitlines()
+        for height in (25, 40, 100)
+    }
+    assert ["parameter29" in "".join(page) for page in pages.values()] == [False, False, True]
+    assert all(len(page) <= height for height, page in pages.items())
+    plots = [sum(line.startswith("│") for line in page) for page in pages.values()]
+    assert plots == [6, 15, 15]
