@@ -32,7 +32,7 @@ class InstalledBackend(msgspec.Struct, frozen=True):
         inline: Whether the training process writes the sink.
         rewinds: Whether the sink can remove superseded events with its default options. None if an option has no
             default.
-        shows: How the sink shows each kind of events. None if it does not declare that.
+        shows: How the sink shows each kind of event. None if it does not declare that.
         problem: Why the sink cannot be used, and the command that helps. None if it can be used.
     """
 

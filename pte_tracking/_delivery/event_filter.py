@@ -27,7 +27,7 @@ class EventFilter:
         key: Key of the sink in the run.
         name: Name of the sink.
         limits: Limits of the sink.
-        shows: How the sink shows each kind of events. None if it does not declare that.
+        shows: How the sink shows each kind of event. None if it does not declare that.
     """
 
     def __init__(self, key: str, name: str, limits: Limits, shows: Mapping[EventKind, Display] | None = None) -> None:

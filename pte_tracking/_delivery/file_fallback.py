@@ -1,4 +1,4 @@
-"""Delivery of files as artifacts to backends that do not show their kind of events."""
+"""Delivery of files as artifacts to backends that do not show their kind of event."""
 
 from __future__ import annotations
 

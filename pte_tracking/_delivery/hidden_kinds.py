@@ -74,5 +74,5 @@ class HiddenKinds:
 
 
 def name_kind(kind: str) -> str:
-    """Return the name of a kind of events for messages."""
+    """Return the name of a kind of event for messages."""
     return _PLURALS.get(kind, f"{kind}s")

@@ -262,7 +262,7 @@ class Extension:
         """
 
     def finalize(self, manager: Manager) -> None:
-        """Release resources; called once at the end of the training, also after a failure.
+        """Release resources; called once at the end of the training, including after a failure.
 
         Args:
             manager: The manager.

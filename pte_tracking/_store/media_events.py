@@ -6,7 +6,7 @@ from pte_tracking._store.event_base import Event, Int64, RelativePath
 
 
 class MediaFile(Event, frozen=True):
-    """Base class of events that have a file, a key, and a step. It is no kind of events itself.
+    """Base class of events that have a file, a key, and a step. The class itself is not a kind of event.
 
     Attributes:
         key: Name of the series of files.

@@ -39,8 +39,8 @@ def export_model(
 ) -> Extension:
     """Export a model for deployment: its weights, and a program that runs without the source code of the model.
 
-    The model is exported at the end of the training, also after ``break`` or ``close()``, but not after an error. With
-    ``best``, it is exported each time the metric improves, too. MLflow loads the exports with
+    The model is exported at the end of the training, including after ``break`` or ``close()``, but not after an error.
+    With ``best``, it is also exported each time the metric improves. MLflow loads the exports with
     ``mlflow.pytorch.load_model``. The program is made by ``torch.export`` from a copy of the model on the CPU, in
     evaluation mode. The training waits for it. A failure in the first iteration raises, and a later one is logged.
 

@@ -47,7 +47,7 @@ class TrackingLogger(Logger):
         tags: Labels of the run.
         name: Display name of the run. Defaults to the directory name and a short ID.
         group: Group of the run, such as a sweep; see :class:`~pte_tracking.Run`. Defaults to none.
-        resume: Whether to continue the run in the directory also if ``fit`` starts without a checkpoint.
+        resume: Whether to continue the run in the directory even if ``fit`` starts without a checkpoint.
         close_timeout: Maximum number of seconds that the end of the run waits for delivery.
 
     Raises:

@@ -168,7 +168,7 @@ def resume_killed_trials(study: optuna.Study, directory: str | os.PathLike[str])
     Call this function before ``study.optimize()``. A trial that is RUNNING in the study, but in no live process, is set
     to FAIL, as Optuna does after a missing heartbeat. So is a trial that an interrupt stopped. A new trial with the
     same parameters and intermediate values is enqueued, and :func:`trial_directory` returns the same run directory for
-    it. Several processes may call this function at the same time, also while others run trials of the study.
+    it. Several processes may call this function at the same time, and while others run trials of the study.
 
     The processes of the trials have to call :func:`trial_directory`, within a minute after the start of the trial, and
     the file system has to support locks. A trial that was killed before is resumed when it is a minute old.

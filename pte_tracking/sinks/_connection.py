@@ -131,7 +131,7 @@ class PolledConnection(Connection, Protocol):
 
         The delivery process calls the method after the pending events are written: every :attr:`Sink.poll_seconds`
         while the run is in progress, and before :meth:`close` when the run has ended. :meth:`state` is called and
-        saved after each call, also if the call fails.
+        saved after each call, even if the call fails.
 
         Args:
             status: ``"RUNNING"`` while the training process is alive, otherwise the final status of the run.

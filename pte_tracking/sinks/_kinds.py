@@ -25,7 +25,7 @@ EventKind: TypeAlias = Literal[
     "status",
 ]
 
-#: How a backend shows a kind of events: in the way that it has for this kind, or only as a file or text of the run.
+#: How a backend shows a kind of event: in the way that it has for this kind, or only as a file or text of the run.
 Display: TypeAlias = Literal["native", "artifact"]
 
 #: Kinds whose events have one file or directory. A sink that shows artifacts, but not this kind, receives it as an
@@ -34,7 +34,7 @@ FILE_KINDS: frozenset[EventKind] = frozenset({"figure", "image", "table", "html"
 
 
 def find_display(shows: Mapping[EventKind, Display], kind: EventKind) -> Display | None:
-    """Return how a backend shows a kind of events, including files that it receives as artifacts.
+    """Return how a backend shows a kind of event, including files that it receives as artifacts.
 
     Args:
         shows: Declaration of the sink; see :attr:`Sink.shows`.

@@ -55,7 +55,7 @@ class ShownKindsContract(ABC):
         )
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Test each kind of events separately; a hook of pytest.
+        """Test each kind of event separately; a hook of pytest.
 
         Args:
             metafunc: Test function, as passed by pytest.

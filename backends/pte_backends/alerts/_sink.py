@@ -19,7 +19,7 @@ class AlertSink(Sink):
     """Sink that sends alerts by mail, chat, push notification or webhook.
 
     The environment variable ``APPRISE_URLS`` contains the addresses, separated by spaces or commas. The training does
-    not start without a valid address. The delivery process sends the alerts, also if the training hangs or is killed.
+    not start without a valid address. The delivery process sends the alerts, even if the training hangs or is killed.
 
     Args:
         on: Reasons for an alert. ``"started"`` includes a resume. ``"killed"`` is an end without an error, such as by

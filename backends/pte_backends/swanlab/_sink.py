@@ -50,7 +50,7 @@ class SwanLabSink(Sink):
         key_length=512,
         key_is_path=True,
         batch_values=10_000,
-        # A key has one kind of values.
+        # A key has one kind of value.
         shared_names=("metric", "figure", "image", "histogram", "text", "html", "audio", "video"),
     )
     shows: ClassVar[Mapping[EventKind, Display] | None] = {

@@ -122,7 +122,7 @@ class SummaryBuilder:
         return b"".join(map(encode_record, events))
 
     def release_tags(self, events: Iterable[AnyEvent]) -> bool:
-        """Stop clearing the tags of an earlier run that these events use for another kind of values.
+        """Stop clearing the tags of an earlier run that these events use for another kind of value.
 
         Args:
             events: Events to convert next.

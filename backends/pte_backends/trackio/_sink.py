@@ -39,7 +39,7 @@ class TrackioSink(Sink):
     name: ClassVar[str] = "trackio"
     requires: ClassVar[str | None] = "trackio"
     install: ClassVar[str] = "pip install 'pte-tracking[trackio]'"
-    # A key of a row has one kind of values.
+    # A key of a row has one kind of value.
     limits: ClassVar[Limits] = Limits(
         batch_values=10_000,
         shared_names=("metric", "figure", "image", "histogram", "text", "table", "html", "audio", "video"),

@@ -39,7 +39,7 @@ class WandbSink(Sink):
     requires: ClassVar[str | None] = "wandb"
     install: ClassVar[str] = "pip install 'pte-tracking[wandb]'"
     files: ClassVar[tuple[str, ...]] = ("wandb",)
-    # A key of the history has one kind of values.
+    # A key of the history has one kind of value.
     limits: ClassVar[Limits] = Limits(
         batch_values=10_000,
         shared_names=("metric", "figure", "image", "histogram", "text", "table", "html", "audio", "video"),
