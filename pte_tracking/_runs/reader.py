@@ -64,6 +64,8 @@ class RunReader:
         self.is_complete: Callable[[], bool] | None = None
         #: Whether an exception left the training loop, so that another run may use the directory.
         self.is_abandoned = False
+        #: Called when an exception leaves the training loop, maybe long before the run ends.
+        self.on_interrupt: list[Callable[[], object]] = []
         #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
         self.before_checkpoints: Callable[[], object] | None = None
         #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
