@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from tqdm import tqdm
-
 from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._store.messages import write_above_bars
 from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._columns import Columns
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
@@ -218,5 +217,4 @@ class _TextTable:
     def _write(self, line: str) -> None:
         out = sys.stdout if self._out is None else self._out
         with tolerant_write(out):
-            # Unlike print(), this redraws progress bars on the same terminal below the line.
-            tqdm.write(line, file=out)
+            write_above_bars(f"{line}\n", out)
