@@ -201,6 +201,17 @@ class RunReader:
         """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
         return {} if self._writer is None else self._writer.latest_values()
 
+    def recent_values(self, key: str) -> dict[int, events.Number]:
+        """Return the values of a metric by step, from the last 1,000 rows or more that this session logged.
+
+        Args:
+            key: Key of the metric.
+
+        Returns:
+            The last value of each step, the step that was logged last at the end. Empty on a rank other than 0.
+        """
+        return {} if self._writer is None else self._writer.recent_values(key)
+
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.
 
