@@ -65,7 +65,7 @@ class RowHistory:
         for row in self._rows:
             if key in row.values:
                 values.pop(row.step, None)
-                values[row.step] = row.values[key]
+                values[row.step] = row.values[key]  # type: ignore[assignment]  # logged values are numbers
         return values
 
     def _check(self, row: Metrics) -> None:

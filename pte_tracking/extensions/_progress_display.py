@@ -76,7 +76,7 @@ class BarDisplay:
         bar = self._bar
         bar.n, bar.total = iteration, total
         bar.set_description_str(epoch, refresh=False)
-        bar.bar_format, text = self._fit(values)
+        bar.bar_format, text = self._fit(total, values)
         bar.set_postfix_str(text, refresh=False)
         bar.refresh()
         self.next_update_time = time.monotonic() + _REDRAW_SECONDS
@@ -84,13 +84,13 @@ class BarDisplay:
     def close(self) -> None:
         self._bar.close()
 
-    def _fit(self, values: Mapping[str, float]) -> tuple[str, str]:
+    def _fit(self, total: int | None, values: Mapping[str, float]) -> tuple[str, str]:
         """Return the format of the bar, and the text of the values that fit."""
         bar = "{bar}" if self._length is None or IS_WIDGET else f"{{bar:{self._length}}}"
         with_bar, *narrower = (
-            _bar_format(self._bar.total, f"|{bar}|", is_aligned=True),
-            _bar_format(self._bar.total, " ", is_aligned=True),
-            _bar_format(self._bar.total, " ", has_rate=False),
+            _bar_format(total, f"|{bar}|", is_aligned=True),
+            _bar_format(total, " ", is_aligned=True),
+            _bar_format(total, " ", has_rate=False),
         )
         columns = self._bar.format_dict["ncols"]
         if not isinstance(columns, int):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pte_tracking._interface.extension import Manager
-from pte_tracking._store.events import Checkpoint, Number
+from pte_tracking._store.events import Checkpoint
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -15,8 +15,8 @@ _logger = logging.getLogger("pte_tracking")
 class LoggedValues:
     """Values of the metric by which snapshots are ranked, from the rows of the run.
 
-    A value that is logged at the step of an earlier snapshot belongs to that snapshot, for example if the loop evaluates
-    after it has requested the next batch.
+    A value that is logged at the step of an earlier snapshot belongs to that snapshot, for example if the loop
+    evaluates after it has requested the next batch.
 
     Args:
         key: Key of the metric.
@@ -65,7 +65,7 @@ class LoggedValues:
         return True
 
 
-def _record(manager: Manager, checkpoint: Checkpoint, values: dict[str, Number]) -> None:
+def _record(manager: Manager, checkpoint: Checkpoint, values: Mapping[str, float | str]) -> None:
     """Record a checkpoint again, with other values."""
     path = manager.run.directory / checkpoint.path
     manager.run.log_checkpoint(

@@ -57,9 +57,8 @@ def snapshot(
         trigger: When to take a snapshot. Defaults to ``(1, "epoch")``, after each epoch.
         condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
-        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)`` or ``("acc", "max", 1)``, by
-            the mean over the interval between two snapshots, or by the value that ``run.log_metrics()`` logged at the
-            step. ``resume("best")`` uses the first.
+        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``, by the mean over the interval
+            between two snapshots, or by the value logged at the step. ``resume("best")`` uses the first.
         autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
