@@ -163,10 +163,12 @@ class ProgressBar(Extension):
         done = manager.updater.epoch_or_none
         if done is None:
             return ""
+        # An evaluation at the end of an epoch belongs to this epoch.
+        current = done if manager.updater.is_new_epoch else done + 1
         if self._total is None:
-            return f"epoch {done + 1}  "
+            return f"epoch {current}  "
         epochs = math.ceil((self._total + _epoch_shift(manager)) / manager.iters_per_epoch)
-        return f"epoch {min(done + 1, epochs)}/{epochs}  "
+        return f"epoch {min(current, epochs)}/{epochs}  "
 
 
 def _epoch_shift(manager: Manager) -> int:
