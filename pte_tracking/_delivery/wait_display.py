@@ -40,10 +40,10 @@ class WaitDisplay:
         if now < self._next_time:
             return
         self._next_time = now + (_LINE_SECONDS if self._is_terminal else _MESSAGE_SECONDS)
-        text = f"Waiting up to {remaining_seconds:.0f} s for delivery: "
         if not self._is_terminal:
-            _logger.info("%s%s", text, "; ".join(map(str, pending)))
+            _logger.info("Waiting up to %.0f s for delivery: %s", remaining_seconds, "; ".join(map(str, pending)))
             return
+        text = f"Waiting up to {remaining_seconds:.0f} s (Ctrl-C loses no event): "
         text += "; ".join(str(sink._replace(reason=None)) for sink in pending)
         text += "".join(f" ({sink.reason})" for sink in pending if sink.reason)
         with contextlib.suppress(OSError, ValueError):  # the terminal is closed

@@ -130,6 +130,9 @@ class DataLoop:
         except Exception as error:
             owner.fail(error)
             raise
+        except KeyboardInterrupt:
+            self._interrupt()
+            raise
         finally:
             if self._loops.get(name) is loop:
                 del self._loops[name]
@@ -168,6 +171,7 @@ class DataLoop:
                 else:  # The exception ends the run with the script, the block of the manager, or the next run.
                     scope.leave()
                     run.is_abandoned = True
+                    self._interrupt()
                 raise
             self._is_in_body = False
             scope.__exit__(None, None, None)
@@ -178,6 +182,11 @@ class DataLoop:
                 "The training has ended, so this loop yields nothing. manager.iterations() and manager.batches() yield "
                 "the batches of all epochs: remove a loop over epochs around them."
             )
+
+    def _interrupt(self) -> None:
+        """Let displays end their lines before the exception is printed."""
+        for function in self._owner.run.on_interrupt:
+            function()
 
     def _warn_about_several_batches(self, count: int) -> None:
         progress = self._owner.updater

@@ -41,16 +41,18 @@ class AllowedDifferences:
     Args:
         names: Names of the parts, as the argument ``allow`` of a resume.
         rank: Rank of this process. Only rank 0 logs. Defaults to 0.
+        is_training: Whether a training continues. Otherwise, the state is only loaded, and no part may differ.
 
     Raises:
         TypeError: If the names are not a list of strings.
     """
 
-    def __init__(self, names: Collection[str] = (), rank: int = 0) -> None:
+    def __init__(self, names: Collection[str] = (), rank: int = 0, is_training: bool = True) -> None:
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"allow: expected a list of names, such as ['scheduler'], got {names!r}")
         self._names = frozenset(names)
         self._rank = rank
+        self._is_training = is_training
         self._skipped: set[str] = set()
 
     def __contains__(self, label: str) -> bool:
@@ -71,6 +73,26 @@ class AllowedDifferences:
                 f"allow: nothing is named {', '.join(map(repr, unknown))}. Names in the training and the snapshot: "
                 f"{', '.join(map(repr, known))}."
             )
+
+    def remedy(self, labels: Iterable[str]) -> str:
+        """Return sentences that tell what to do about parts that differ.
+
+        Args:
+            labels: Labels of the parts.
+        """
+        if not self._is_training:
+            return (
+                "Construct the objects as in the training. To read the tensors without an object, omit the object, and "
+                "use the attribute state of the result."
+            )
+        return (
+            "If the training itself changed the model, construct the manager, and repeat the change before resume().\n"
+            f"To continue without the state of these parts, call resume(allow={list(map(part_name, labels))!r})."
+        )
+
+    def short_remedy(self, label: str) -> str:
+        """Return how to continue without the state of a part that refuses it."""
+        return f"pass allow=[{part_name(label)!r}] to continue without it" if self._is_training else "omit the object"
 
     def skip(self, label: str, reason: object) -> None:
         """Do not restore a part, and log why.

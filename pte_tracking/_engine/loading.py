@@ -178,7 +178,7 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     states["parameters"] = state["parameters"]
     parts, allowed = (
         TrainingParts(objects["models"], objects["optimizers"], objects["state_objects"]),
-        AllowedDifferences(),
+        AllowedDifferences(is_training=False),
     )
     parts.check(states, allowed)
     states = parts.arrange_users(parts.arrange(states, allowed), states, allowed)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import torch
 from torch import nn, optim
 
-from pte_tracking._engine.differences import AllowedDifferences, describe_part, part_name
+from pte_tracking._engine.differences import AllowedDifferences, describe_part
 from pte_tracking._snapshots.compatibility import raise_differences
 from pte_tracking._snapshots.earlier_state import load_reversibly, loads_by_copy
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
@@ -121,7 +121,7 @@ class TrainingParts:
                 allowed.skip(label, f"{'; '.join(differences)}.")
             elif differences:
                 refused[label] = differences
-        raise_differences([text for texts in refused.values() for text in texts], map(part_name, refused))
+        raise_differences([text for texts in refused.values() for text in texts], allowed.remedy(refused))
 
     def arrange(self, state: Mapping[str, Any], allowed: AllowedDifferences) -> dict[str, Any]:
         """Return a checked state with the parameters of each optimizer in their current order.
@@ -241,11 +241,11 @@ def load_allowed(
     if allowed.is_skipped(label):
         return
     if label not in allowed:
-        load_reversibly(describe_part(label), part_name(label), target, saved, undo, load)
+        load_reversibly(describe_part(label), allowed.short_remedy(label), target, saved, undo, load)
         return
     with contextlib.ExitStack() as own_undo:
         try:
-            load_reversibly(describe_part(label), part_name(label), target, saved, own_undo, load)
+            load_reversibly(describe_part(label), allowed.short_remedy(label), target, saved, own_undo, load)
         except ValueError as error:
             allowed.skip(label, error.__cause__)
         else:

@@ -115,5 +115,6 @@ class RestorableTraining(TrainingProgress):
         allowed = AllowedDifferences(allow, self.world.rank)
         checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world, allowed)
         if checkpoint is not None and self.world.rank == 0:
-            log_resume(self, checkpoint, self._stop.should_stop)
+            stop = self._stop.describe_stop(self.updater) if self._stop.should_stop else None
+            log_resume(self, checkpoint, stop)
         return checkpoint

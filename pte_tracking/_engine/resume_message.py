@@ -27,16 +27,16 @@ class ResumedTraining(Protocol):
     def length_in_iterations(self) -> int | None: ...
 
 
-def log_resume(training: ResumedTraining, checkpoint: Checkpoint, is_complete: bool) -> None:
+def log_resume(training: ResumedTraining, checkpoint: Checkpoint, stop: tuple[str, str] | None) -> None:
     """Log in one line what was resumed, or that nothing is left to train.
 
     Args:
         training: The manager, after the resume.
         checkpoint: The checkpoint that was restored.
-        is_complete: Whether the training was complete at the snapshot.
+        stop: How the training ended at the snapshot, and what to change to continue it. None if it was not complete.
     """
     run = training.run
-    if not is_complete:
+    if stop is None:
         length = training.length_in_iterations
         _logger.info(
             "%s: resumed from %s at iteration %d%s.",
@@ -54,21 +54,18 @@ def log_resume(training: ResumedTraining, checkpoint: Checkpoint, is_complete: b
                 *(run.directory, checkpoint.path),
             )
         return
+    end, remedy = stop
     differences = _differing_params(run)
     if not differences:
         _logger.info(
-            "%s: the training is complete at iteration %d, so nothing is left to train. To continue, increase "
-            "max_epochs or max_iterations, or change stop_trigger.",
-            run.directory,
-            training.iteration,
+            "%s: the training is complete at iteration %d%s, so nothing is left to train. To continue, %s.",
+            *(run.directory, training.iteration, end, remedy),
         )
         return
     _logger.warning(
-        "%s: the training is complete at iteration %d, so nothing is left to train, but the parameters of this start "
+        "%s: the training is complete at iteration %d%s, so nothing is left to train, but the parameters of this start "
         "differ: %s. To train with them, choose another out_dir.",
-        run.directory,
-        training.iteration,
-        "; ".join(differences),
+        *(run.directory, training.iteration, end, "; ".join(differences)),
     )
 
 

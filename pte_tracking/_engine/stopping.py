@@ -34,6 +34,7 @@ class StopCondition:
 
     def __init__(self, trigger: Trigger | None, limit: IntervalTrigger | None) -> None:
         self.trigger: Trigger = trigger or cast(Trigger, limit)
+        self._is_planned = trigger is None
         #: The trigger, if it is a length.
         self._length = self.trigger if isinstance(self.trigger, IntervalTrigger) else None
         #: Length of a training whose trigger is not a length.
@@ -107,8 +108,23 @@ class StopCondition:
         if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.has_epoch_length:
             self._has_fired = self.trigger.is_reached(progress)
         else:
-            self._has_fired = state["is_over"]
+            self._has_fired = state["is_over"] and STOP_TRIGGER not in allowed
         self.should_stop = self._has_fired or self._is_limit_reached(progress)
+
+    def describe_stop(self, progress: Progress) -> tuple[str, str]:
+        """Return text for a message: how the training ended, and what to change to continue it.
+
+        Args:
+            progress: Progress of the training.
+        """
+        length = self._length if self._is_planned else self._limit
+        if length is not None and length.is_reached(progress):
+            return "", f"increase max_{length.unit}s, which is {length.period}"
+        if self._length is not None:
+            return "", f"increase stop_trigger, which is {self._length.training_length}"
+        if isinstance(self.trigger, EarlyStoppingTrigger):
+            return self.trigger.describe_stop()
+        return " by its stop_trigger", "change stop_trigger, and call resume(allow=['stop_trigger'])"
 
     def _is_limit_reached(self, progress: Progress) -> bool:
         limit = self._limit

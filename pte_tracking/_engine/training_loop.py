@@ -92,8 +92,9 @@ class TrainingLoop(RestorableTraining):
 
         The body of the loop is the iteration: the extensions run when the next batch is requested, or when ``break`` or
         ``return`` leaves the loop. An iteration that an exception leaves is not counted. A wrapper that takes a batch
-        and withholds it, such as ``zip`` with a shorter second iterable, adds an iteration without a body. Use
-        :meth:`batches` with :meth:`run_iteration` if code between the iterations has to see their results.
+        and withholds it, such as ``zip`` with a shorter second iterable, adds an iteration without a body. Write
+        ``zip(other, manager.iterations(loader))``, or pass the loaders together. Use :meth:`batches` with
+        :meth:`run_iteration` if code between the iterations has to see their results.
 
         Without a loader, the body draws its own data, or requests any number of batches from an iterator that
         :meth:`batches` returned before the loop.

@@ -117,6 +117,10 @@ class HeldWriter:
         """Return no values."""
         return {}
 
+    def recent_values(self, key: str) -> dict[int, Number]:
+        """Return no values."""
+        return {}
+
     def sync(self) -> None:
         """Do nothing."""
 

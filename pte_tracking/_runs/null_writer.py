@@ -99,6 +99,10 @@ class NullWriter:
         """Return no values."""
         return {}
 
+    def recent_values(self, key: str) -> dict[int, Number]:
+        """Return no values."""
+        return {}
+
     def sync(self) -> None:
         """Do nothing."""
 

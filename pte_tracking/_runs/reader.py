@@ -64,6 +64,8 @@ class RunReader:
         self.is_complete: Callable[[], bool] | None = None
         #: Whether an exception left the training loop, so that another run may use the directory.
         self.is_abandoned = False
+        #: Called when an exception leaves the training loop, maybe long before the run ends.
+        self.on_interrupt: list[Callable[[], object]] = []
         #: Called before the checkpoints are listed, so that a snapshot that is due is among them.
         self.before_checkpoints: Callable[[], object] | None = None
         #: Returns text for the error message of a run that does not finish, such as "ended at iteration 7 of 30".
@@ -198,6 +200,17 @@ class RunReader:
     def latest_values(self) -> dict[str, events.Number]:
         """Metrics that were logged last, by key, independent of their steps. Empty before the first one."""
         return {} if self._writer is None else self._writer.latest_values()
+
+    def recent_values(self, key: str) -> dict[int, events.Number]:
+        """Return the values of a metric by step, from the last 1,000 rows or more that this session logged.
+
+        Args:
+            key: Key of the metric.
+
+        Returns:
+            The last value of each step, the step that was logged last at the end. Empty on a rank other than 0.
+        """
+        return {} if self._writer is None else self._writer.recent_values(key)
 
     def rows(self, log: str = "log") -> list[events.Metrics]:
         """Return the effective rows of one log.

@@ -55,6 +55,19 @@ class RowHistory:
         self._read_rows = len(self._rows)
         return self._latest_values.copy()  # type: ignore[return-value]  # logged values are numbers
 
+    def recent_values(self, key: str) -> dict[int, Number]:
+        """Return the values of a metric in the kept rows by step, the step that was logged last at the end.
+
+        Args:
+            key: Key of the metric.
+        """
+        values: dict[int, Number] = {}
+        for row in self._rows:
+            if key in row.values:
+                values.pop(row.step, None)
+                values[row.step] = row.values[key]  # type: ignore[assignment]  # logged values are numbers
+        return values
+
     def _check(self, row: Metrics) -> None:
         keys = set(row.values)
         for earlier in reversed(self._rows):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pte_tracking._runs import attachments, media
 from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.images import encode_image
+from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.session import RunSession
 from pte_tracking._store import events
 from pte_tracking._store.events import AnyEvent
@@ -158,7 +159,7 @@ class RunMedia(RunSession):
         self._opened().add_deferred(
             events.Histogram,
             lambda: media.histogram(values, name),
-            lambda bins: None if bins is None else (key, step, *bins),
+            lambda bins: None if bins is None else (*self._note_step("histogram", key, step), *bins),
         )
 
     def log_text(self, key: str, text: str, step: int | None = None) -> None:
@@ -179,11 +180,14 @@ class RunMedia(RunSession):
         """
         if not isinstance(text, str):
             raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
-        self._append(events.Text, check_key(key), self._check_step(step), mask_secrets(to_text(text)))
+        key, step = check_key(key), self._check_step(step)
+        if not isinstance(self._opened(), NullWriter):
+            self._note_step("text", key, step)
+        self._append(events.Text, key, step, mask_secrets(to_text(text)))
 
     @functools.cached_property
     def _noted_keys(self) -> set[tuple[str, str]]:
-        """Kinds and keys of the media whose inexact conversion was logged."""
+        """Kinds and keys of the media whose inexact conversion, or repeated step, was logged."""
         return set()
 
     def _note_once(self, kind: str, key: str, name: str, note: str | None, advice: str) -> None:
@@ -192,6 +196,24 @@ class RunMedia(RunSession):
             self._noted_keys.add((kind, key))
             message = "%s: %s. %s Later values of this key are converted without a message."
             _logger.warning(message, name, note, advice)
+
+    @functools.cached_property
+    def _last_steps(self) -> dict[tuple[str, str], int]:
+        """Last steps of the media by kind and key."""
+        return {}
+
+    def _note_step(self, kind: str, key: str, step: int, effect: str = "") -> tuple[str, int]:
+        """Log that a key was logged before at a step, once per kind and key. Return the key and the step."""
+        noted = (f"step of {kind}", key)
+        if self._last_steps.get((kind, key)) == step and noted not in self._noted_keys:
+            self._noted_keys.add(noted)
+            _logger.warning(
+                "%s %r was logged before at step %d.%s Backends may show one or all of them. Use another key, or one "
+                "step for each. Later repetitions of this key are not reported.",
+                *(kind, key, step, effect),
+            )
+        self._last_steps[kind, key] = step
+        return key, step
 
     def _append(self, kind: type[AnyEvent], *fields: Any, at: float | None = None) -> None:
         (self._writer or self._opened()).add(kind, *fields, at=at)
@@ -243,6 +265,7 @@ class RunMedia(RunSession):
         folder = _PICTURE_FOLDERS.get(kind, f"{MEDIA}/{kind_name}")
 
         def store(content: MediaContent) -> tuple[Any, ...] | None:
+            self._note_step(kind_name, key, checked_step, " Only the file of the last one is kept.")
             file_name = f"step_{checked_step}{content.suffix}"
             path = attachments.save_content(self.directory, Path(folder, safe_file_name(key), file_name), content.data)
             return None if path is None else (key, checked_step, path, text, *content.fields)

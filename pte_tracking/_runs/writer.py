@@ -214,6 +214,11 @@ class RunWriter(ManifestWriter):
         with self._append_lock:
             return self._rows.latest_values()
 
+    def recent_values(self, key: str) -> dict[int, Number]:
+        """Return the values of a metric in the newest rows of this session by step."""
+        with self._append_lock:
+            return self._rows.recent_values(key)
+
     def position(self, step: int) -> RunPosition:
         """Return the current position after ``step`` completed iterations, or that of the pending rewind.
 

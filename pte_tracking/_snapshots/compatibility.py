@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 #: Format number of the states that this version writes.
 FORMAT = 1
@@ -26,12 +26,12 @@ def check_format(state: object) -> None:
         )
 
 
-def raise_differences(differences: Sequence[str], names: Iterable[str]) -> None:
+def raise_differences(differences: Sequence[str], remedy: str) -> None:
     """Refuse a state that differs from the current models and optimizers.
 
     Args:
         differences: The differences.
-        names: Names of the models and optimizers that differ.
+        remedy: Sentences that tell what to do.
 
     Raises:
         ValueError: If there are differences. The message lists up to 20.
@@ -40,9 +40,7 @@ def raise_differences(differences: Sequence[str], names: Iterable[str]) -> None:
         return
     more = f"\n  and {len(differences) - _MAX_DIFFERENCES} more" if len(differences) > _MAX_DIFFERENCES else ""
     raise ValueError(
-        "state: the snapshot does not match the models or optimizers. Nothing was restored. Differences:\n  "
+        "The snapshot does not match the models or optimizers. Nothing was restored. Differences:\n  "
         + "\n  ".join(differences[:_MAX_DIFFERENCES])
-        + more
-        + "\nIf the training itself changed the model, construct the manager, and repeat the change before resume()."
-        + f"\nTo continue without the state of these parts, call resume(allow={list(dict.fromkeys(names))!r})."
+        + f"{more}\n{remedy}"
     )

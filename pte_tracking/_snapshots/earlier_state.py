@@ -30,7 +30,7 @@ def loads_by_copy(target: object) -> bool:
 
 def load_reversibly(
     label: str,
-    name: str,
+    remedy: str,
     target: Any,
     saved: Any,
     undo: contextlib.ExitStack,
@@ -40,7 +40,7 @@ def load_reversibly(
 
     Args:
         label: The object, as described in messages.
-        name: Name of the object, by which the user allows that it differs.
+        remedy: How to continue without the state of the object.
         target: The object.
         saved: The state.
         undo: Receives a function that returns the object to its earlier state.
@@ -56,7 +56,7 @@ def load_reversibly(
         raise ValueError(
             f"state: {label}, of type {type(target).__name__}, cannot restore its saved state: "
             f"{type(error).__name__}: {error}. Nothing was restored. Check that the state was saved by the same type "
-            f"with the same arguments, or pass allow=[{name!r}] to continue without it."
+            f"with the same arguments, or {remedy}."
         ) from error
 
 
@@ -74,7 +74,7 @@ def _restore_earlier(label: str, restore: Callable[[], object]) -> None:
     try:
         restore()
     except Exception:
-        _logger.exception("resume: %s could not return to its earlier state after the failed resume.", label)
+        _logger.exception("%s could not return to its earlier state after the failed restore.", label)
 
 
 def _remember(target: Any) -> Callable[[], object]:

@@ -97,7 +97,7 @@ def _differences(saved: Sequence[GroupRecord], current: Sequence[GroupRecord]) -
             )
     texts += [
         f"{name!r} is in group {number} of the optimizer but not in the snapshot. If it was added with "
-        "add_param_group(), add it after the resume."
+        "add_param_group(), add it after the state is restored."
         for name, number in current_groups.items()
         if name not in saved_groups
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from types import FrameType
+from typing import TextIO
 
 from pte_tracking._store.printable import escape_controls
 from pte_tracking._store.secrets import mask_secrets
@@ -36,14 +37,25 @@ class FallbackHandler(logging.Handler):
             return
         try:
             # One call, because the training and the delivery process share the terminal.
-            line = self.format(record) + "\n"
-            if tqdm := sys.modules.get("tqdm"):  # which erases its progress bars, and draws them again below the line
-                tqdm.tqdm.write(line, sys.stderr, end="")
-            else:
-                sys.stderr.write(line)
+            write_above_bars(self.format(record) + "\n", sys.stderr)
             sys.stderr.flush()
         except Exception:
             self.handleError(record)
+
+
+def write_above_bars(text: str, out: TextIO) -> None:
+    """Write text to a stream, above the progress bars of tqdm that are on the terminal.
+
+    Args:
+        text: Lines of text, with a line break at the end.
+        out: Output stream.
+    """
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    # Only if there are bars: tqdm creates a lock for processes before it writes.
+    if bars is not None and len(getattr(bars, "_instances", ())):
+        bars.write(text, out, end="")
+    else:
+        out.write(text)
 
 
 def install_fallback_handler() -> None:

@@ -20,6 +20,7 @@ class Columns:
 
     Attributes:
         keys: Keys of the columns in display order.
+        omitted: Keys of added columns that do not fit the maximum width.
     """
 
     def __init__(self, entries: Sequence[str] | None, unit: str) -> None:
@@ -27,9 +28,16 @@ class Columns:
         self._unit = unit
         self._seen_keys: dict[str, None] = {}
         self.keys: list[str] = list(entries or ())
+        self.omitted: list[str] = []
 
-    def add_keys(self, row: Iterable[str]) -> bool:
-        """Add columns for the new keys of a row. Return whether the columns changed."""
+    def add_keys(self, row: Iterable[str], max_width: int | None = None) -> bool:
+        """Add columns for the new keys of a row. Return whether the columns changed.
+
+        Args:
+            row: Keys of the row.
+            max_width: Maximum width of the table in characters, for which the last columns are omitted. The first two
+                are always kept. None for no maximum.
+        """
         if not self._is_dynamic or self._seen_keys.keys() >= set(row):
             return False
         self._seen_keys.update(dict.fromkeys(row))
@@ -39,6 +47,9 @@ class Columns:
             *(key for key in self._seen_keys if key not in PROGRESS_KEYS),
             *(["elapsed_time"] if "elapsed_time" in self._seen_keys else []),
         ]
+        self.omitted = []
+        while max_width is not None and len(self.keys) > 2 and len(self.format_header()) > max_width:
+            self.omitted.insert(0, self.keys.pop())
         return True
 
     def format_header(self) -> str:

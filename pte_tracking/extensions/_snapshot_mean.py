@@ -26,6 +26,11 @@ class SnapshotMean:
         self._is_complete = False
         self._is_reported = False
 
+    @property
+    def is_reported(self) -> bool:
+        """Whether the metric was ever reported."""
+        return self._is_reported
+
     def collect(self, manager: Manager) -> None:
         """Add the value of this iteration."""
         if self._is_complete:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from tqdm import tqdm
-
 from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._store.messages import write_above_bars
 from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._columns import Columns
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
@@ -36,7 +36,8 @@ class PrintReport(IntervalExtension):
 
     Args:
         entries: Keys of the columns. Defaults to all keys in the rows, with ``epoch`` or ``iteration`` first and
-            ``elapsed_time`` last. A new key starts a new header.
+            ``elapsed_time`` last. A new key starts a new header. The last columns are omitted if they do not fit in a
+            terminal, which is logged.
         log_report: LogReport, or the name of a LogReport in the manager. A LogReport that is not registered in the
             manager is run by this extension. Defaults to ``"LogReport"``.
         out: Output stream. Defaults to the standard output, which is replaced by a table in a notebook.
@@ -206,17 +207,33 @@ class _TextTable:
         self._has_header = False
 
     def show(self, rows: list[Row]) -> None:
+        columns = self._columns
         for row in rows:
-            if self._columns.add_keys(row) or not self._has_header:
+            if columns.add_keys(row, self._width()) or not self._has_header:
                 self._has_header = True
-                self._write(self._columns.format_header())
+                if columns.omitted:
+                    _logger.info(
+                        "PrintReport: the terminal has no room for %s. To choose the columns, pass entries, "
+                        "such as %r.",
+                        *(", ".join(columns.omitted), [columns.keys[0], *columns.omitted]),
+                    )
+                self._write(columns.format_header())
             self._write(self._columns.format_row(row))
 
     def refresh(self, at_once: bool = False) -> None:
         pass  # show() has printed the rows.
 
+    def _width(self) -> int | None:
+        """Return the width of the terminal. None if the output is not a terminal, or its width is unknown."""
+        try:
+            return os.get_terminal_size(self._stream().fileno()).columns or None
+        except (AttributeError, OSError, ValueError):
+            return None
+
+    def _stream(self) -> TextIO:
+        return sys.stdout if self._out is None else self._out
+
     def _write(self, line: str) -> None:
-        out = sys.stdout if self._out is None else self._out
+        out = self._stream()
         with tolerant_write(out):
-            # Unlike print(), this redraws progress bars on the same terminal below the line.
-            tqdm.write(line, file=out)
+            write_above_bars(f"{line}\n", out)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import TextIO
 
-from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
 from pte_tracking.extensions._bar import can_show
 from pte_tracking.extensions._columns import PROGRESS_KEYS
 from pte_tracking.extensions._progress_display import BarDisplay, Display, LineDisplay
@@ -16,13 +17,17 @@ from pte_tracking.reporter import Value
 from pte_tracking.triggers import IntervalTrigger
 from pte_tracking.triggers.interval import exact_fraction
 
+_MILESTONE_SECONDS = 0.02  # minimum time between two updates at the ends of epochs
+
 
 class ProgressBar(Extension):
     """Extension that shows a progress bar with the epoch, iterations, remaining time, and newest values.
 
-    The extension runs after every iteration on rank 0 and redraws the bar at most 10 times per second. The remaining
-    time is estimated from the average speed since the start or the resume, including evaluations. The bar shows as many
-    of the newest values as fit. Values on another device are not copied for the bar. They appear with the next row of
+    The extension runs after every iteration on rank 0, before other extensions, and redraws the bar at most 10 times
+    per second, and at the end of an epoch. The remaining time is estimated from the average speed since the start or
+    the resume, including evaluations. The bar shows as many of the newest values as fit, in the order in which they
+    were reported first. In a narrow terminal, the bar makes room for the first value, and then the speed for the
+    counts. Values on another device are not copied for the bar. They appear with the next row of
     :class:`~pte_tracking.extensions.LogReport`. In a notebook with ipywidgets, the bar is a widget. If the output is
     not a terminal, lines are printed instead, at most one every 10 seconds and fewer in a long training.
 
@@ -55,6 +60,8 @@ class ProgressBar(Extension):
     """
 
     rank_zero_only = True
+    #: Before evaluations, so that the bar shows the current iteration while they run.
+    priority = PRIORITY_WRITER + 1
 
     def __init__(
         self,
@@ -78,16 +85,16 @@ class ProgressBar(Extension):
         self._total: int | None = None
         self._row: Row = {}
         self._observed: dict[str, Value] = {}
+        #: Observation of the newest iteration, to which later extensions of the iteration add values.
+        self._observation: Mapping[str, Value] = {}
+        #: Keys in the order of their first values, so that none moves.
+        self._keys: dict[str, None] = {}
+        self._next_milestone_time = 0.0
 
     def initialize(self, manager: Manager) -> None:
-        out = sys.stderr if self._out is None else self._out
         self._total = self._total_iterations(manager)
-        if out is None:  # The process was started without a standard error stream.
-            self._display = None
-        elif can_show(out):
-            self._display = BarDisplay(manager.iteration, self._total, self._bar_length, out)
-        else:
-            self._display = LineDisplay(manager.iteration, out)
+        self._open_display(manager)
+        manager.run.on_interrupt.append(lambda: self.finalize(manager))
         try:
             log_report = manager.get_extension("LogReport")
         except ValueError:
@@ -96,11 +103,18 @@ class ProgressBar(Extension):
             log_report.subscribe(self._row.update)
 
     def __call__(self, manager: Manager) -> None:
-        self._observed.update(manager.observation)
-        display = self._display
-        if display is None or manager.iteration % self._update_interval or time.monotonic() < display.next_update_time:
+        self._observed.update(self._observation)
+        self._observation = manager.observation
+        display = self._display or self._open_display(manager)
+        if display is None:
             return
-        self._show(manager, display)
+        iteration, now = manager.iteration, time.monotonic()
+        display.count(iteration)
+        if now >= display.next_update_time and not iteration % self._update_interval:
+            self._show(manager, display)
+        elif display.shows_milestones and now >= self._next_milestone_time and self._is_milestone(manager):
+            self._show(manager, display)
+            self._next_milestone_time = now + _MILESTONE_SECONDS
 
     def finalize(self, manager: Manager) -> None:
         if self._display is not None:
@@ -108,12 +122,31 @@ class ProgressBar(Extension):
             self._display.close()
             self._display = None
 
+    def _open_display(self, manager: Manager) -> Display | None:
+        out = sys.stderr if self._out is None else self._out
+        if out is None:  # The process was started without a standard error stream.
+            return None
+        if can_show(out):
+            self._display = BarDisplay(manager.iteration, self._total, self._bar_length, out)
+            self._show(manager, self._display)
+        else:
+            self._display = LineDisplay(manager.iteration, out)
+        return self._display
+
+    def _is_milestone(self, manager: Manager) -> bool:
+        """Return whether an evaluation or the end of the training may follow, during which the display is seen."""
+        progress = manager.updater
+        return manager.iteration == self._total or (progress.has_epoch_length and progress.is_new_epoch)
+
     def _show(self, manager: Manager, display: Display) -> None:
+        self._observed.update(self._observation)
         host_values = {key: value for key, value in self._observed.items() if isinstance(value, float | int)}
-        values = {key: value for key, value in {**self._row, **host_values}.items() if key not in PROGRESS_KEYS}
+        values = {**self._row, **host_values}
+        self._keys.update(dict.fromkeys(key for key in values if key not in PROGRESS_KEYS))
         if self._total is not None:
             self._total = max(self._total, manager.iteration)  # The training may exceed training_length.
-        display.show(manager.iteration, self._total, self._format_epoch(manager), values)
+        newest = {key: values[key] for key in self._keys if key in values}
+        display.show(manager.iteration, self._total, self._format_epoch(manager), newest)
 
     def _total_iterations(self, manager: Manager) -> int | None:
         length = self._training_length or manager.training_length
@@ -130,10 +163,12 @@ class ProgressBar(Extension):
         done = manager.updater.epoch_or_none
         if done is None:
             return ""
+        # An evaluation at the end of an epoch belongs to this epoch.
+        current = done if manager.updater.is_new_epoch else done + 1
         if self._total is None:
-            return f"epoch {done + 1}  "
+            return f"epoch {current}  "
         epochs = math.ceil((self._total + _epoch_shift(manager)) / manager.iters_per_epoch)
-        return f"epoch {min(done + 1, epochs)}/{epochs}  "
+        return f"epoch {min(current, epochs)}/{epochs}  "
 
 
 def _epoch_shift(manager: Manager) -> int:

@@ -17,6 +17,7 @@ from pte_tracking.extensions._interval import has_ended_an_epoch
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_mean import SnapshotMean
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
+from pte_tracking.extensions._snapshot_values import LoggedValues
 from pte_tracking.extensions.object_snapshot import ObjectSnapshot, Stateful
 from pte_tracking.reporter import DeferredValue
 from pte_tracking.sinks import Sink, get_sink
@@ -56,8 +57,8 @@ def snapshot(
         trigger: When to take a snapshot. Defaults to ``(1, "epoch")``, after each epoch.
         condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.
-        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)`` or ``("acc", "max", 1)``, by
-            the mean over the interval between two snapshots. ``resume("best")`` uses the first.
+        keep_best: Best snapshots to keep in addition, such as ``("val/loss", "min", 3)``, by the mean over the interval
+            between two snapshots, or by the value logged at the step. ``resume("best")`` uses the first.
         autoload: Whether the first iteration resumes from the newest intact snapshot, as ``resume()`` does.
         snapshot_on_error: Whether to save the state after an error, as a file that ends in ``_on_error``, which
             ``resume()`` never selects by itself. Sharded models do not support this.
@@ -118,6 +119,7 @@ class TrainingSnapshot(SnapshotExtension):
         self._mirror = None if mirror is None else _mirror_sink(mirror)
         self.keep_best = None if keep_best is None else BestPolicy.parse(keep_best)
         self._mean = None if self.keep_best is None else SnapshotMean(self.keep_best.key)
+        self._logged = LoggedValues("" if self.keep_best is None else self.keep_best.key)
         self._retention = Retention(self.template, policy.n_retains, self.keep_best)
         self._signal = None if on_signal is None else SignalFlag(on_signal)
         self._should_exit = False
@@ -172,6 +174,10 @@ class TrainingSnapshot(SnapshotExtension):
         if self._signal is not None:
             self._signal.restore()
         own = self._retention.own_checkpoints(manager.run)
+        if self._mean is not None and not self._mean.is_reported and manager.world.rank == 0:
+            self._logged.record(manager, own)
+            self._retention.prune(manager.run)
+            own = self._retention.own_checkpoints(manager.run)
         if self.keep_best is not None and own and not self.keep_best.ranked(own) and has_ended_an_epoch(manager):
             _logger.warning(
                 "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. %s",
@@ -179,6 +185,15 @@ class TrainingSnapshot(SnapshotExtension):
                 self.keep_best.key,
                 describe_known(self.keep_best.key, manager.observation),
             )
+
+    def _has_logged_value(self, manager: Manager) -> bool:
+        """Return whether the latest value of the metric belongs to this snapshot, also if it is not reported."""
+        if self._mean is None or self._mean.is_reported or manager.world.rank:
+            return True
+        self._writer.wait()  # as the next job does, so that the previous snapshot has a checkpoint
+        earlier = [item for item in self._retention.own_checkpoints(manager.run) if item.step < manager.iteration]
+        self._logged.record(manager, earlier)
+        return self._logged.is_current(manager, earlier)
 
     def get_state(self, manager: Manager) -> dict[str, Any]:
         return manager.state_dict()
@@ -197,6 +212,8 @@ class TrainingSnapshot(SnapshotExtension):
         }
         values = {**manager.run.latest_values, **values}
         if self._mean is not None:
+            if not self._has_logged_value(manager):
+                values.pop(self._logged.key, None)
             self._mean.insert(values, manager)
         self._writer.submit(
             SnapshotJob(

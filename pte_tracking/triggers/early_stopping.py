@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import Any
 
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import accept_names
 from pte_tracking._interface.progress import Progress
+from pte_tracking._store.messages import write_above_bars
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers._conversion import get_trigger
 from pte_tracking.triggers.interval import IntervalTrigger
@@ -110,7 +112,10 @@ class EarlyStoppingTrigger(Trigger):
         if manager.world.rank == 0:
             best = self._sign * self._best
             line = f"Early stopping at iteration {manager.iteration}. Best {self._mean.key}: {best}"
-            (print if self._verbose else _logger.info)(line)
+            if self._verbose and sys.stdout is not None:
+                write_above_bars(f"{line}\n", sys.stdout)
+            else:
+                _logger.info(line)
         return True
 
     def is_reached(self, progress: Progress) -> bool:
@@ -122,6 +127,16 @@ class EarlyStoppingTrigger(Trigger):
             progress: Iteration and epoch counters of the training.
         """
         return self._bad_intervals >= self._patience or self._max_trigger.is_reached(progress)
+
+    def describe_stop(self) -> tuple[str, str]:
+        """Return text for a message: how the trigger ended the training, and what to change to continue it."""
+        if self._bad_intervals < self._patience:
+            return "", f"increase max_trigger of the EarlyStoppingTrigger, which is {self.training_length}"
+        intervals = f"{self._bad_intervals} interval{'' if self._bad_intervals == 1 else 's'}"
+        return (
+            f" by early stopping, after {intervals} without a better mean of {self._mean.key!r}",
+            f"pass a patience of more than {intervals} to EarlyStoppingTrigger",
+        )
 
     def state_dict(self) -> dict[str, Any]:
         mode = "max" if self._sign > 0 else "min"

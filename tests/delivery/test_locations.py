@@ -180,7 +180,7 @@ def test_end_on_terminal_redraws_one_line_and_erases_it(
     recording.journal.close()
     lines = terminal.written().split("\r\x1b[K")
     assert len(lines) > 3
-    assert lines[1].startswith("Waiting up to 0 s for delivery: 21 pending events for probe (ProbeError: the se")
+    assert lines[1].startswith("Waiting up to 0 s (Ctrl-C loses no event): 21 pending events for probe (ProbeEr")
     assert {len(line) for line in lines[1:-1]} == {Terminal.columns - 1}
     assert all("\n" not in line for line in lines)
     assert terminal.screen() == [""]

@@ -82,6 +82,11 @@ def leave_by_length(manager: pte.ExtensionsManager) -> None:
         pte.report({"loss": batch})
 
 
+def leave_by_zip(manager: pte.ExtensionsManager) -> None:
+    for _, batch in zip(range(2), manager.iterations([1, 2, 3])):  # noqa: B905
+        pte.report({"loss": batch})
+
+
 def leave_from_generator(manager: pte.ExtensionsManager) -> None:
     def train() -> Iterator[int]:
         for batch in manager.iterations([1, 2, 3]):
@@ -101,6 +106,7 @@ def leave_from_generator(manager: pte.ExtensionsManager) -> None:
         leave_by_break_in_blocks,
         leave_through_wrappers,
         leave_by_length,
+        leave_by_zip,
         leave_from_generator,
     ],
 )

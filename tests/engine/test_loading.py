@@ -133,6 +133,35 @@ def test_load_into_other_models_raises_and_loads_nothing(tmp_path: Path, models:
     assert weight(first) == before
 
 
+class Refusing:
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": 1}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise KeyError("other")
+
+
+@pytest.mark.parametrize(
+    ("objects", "problem", "remedy"),
+    [
+        ({"models": nn.Linear(3, 1)}, "'weight' is ", "omit the object, and use the"),
+        ({"state_objects": {"counter": Refusing()}}, "KeyError: 'other'", "or omit the object."),
+    ],
+)
+def test_load_refused_state_names_no_remedy_of_a_training(
+    tmp_path: Path, objects: dict[str, Any], problem: str, remedy: str
+) -> None:
+    train(tmp_path, state_objects={"counter": Refusing()})
+    with pytest.raises(ValueError, match="Nothing was restored") as caught:
+        pte.load(tmp_path, **objects)
+    message = str(caught.value)
+    assert problem in message
+    assert remedy in message
+    assert "resume" not in message
+    assert "allow=" not in message
+    assert "manager" not in message
+
+
 def test_load_unknown_source_raises(tmp_path: Path) -> None:
     with pytest.raises(pte.RunNotFoundError, match="not a run directory"):
         pte.load(tmp_path / "missing")

@@ -74,6 +74,100 @@ def test_resume_of_complete_training_logs_that_nothing_is_left(
     assert "complete at iteration 6, so nothing is left to train. To continue, increase max_epochs" in message
 
 
+def train_until_stop(out_dir: Path, stop_trigger: Any, epochs: int | None = None, **resume: Any) -> int:
+    """Train with a loss that never improves. Return the number of iterations."""
+    options: dict[str, Any] = {"iters_per_epoch": 3, "out_dir": out_dir, "stop_trigger": stop_trigger}
+    manager = pte.ExtensionsManager({}, epochs, [extensions.LogReport(), extensions.snapshot()], **options)
+    manager.resume(**resume)
+    for _ in manager.iterations(range(3)):
+        pte.report({"loss": 1.0})
+    return manager.iteration
+
+
+class FiresAt(pte.triggers.Trigger):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def __call__(self, manager: Any) -> bool:
+        return bool(manager.iteration >= self.iteration)
+
+
+def early_stopping(patience: int, length: int = 100) -> pte.triggers.EarlyStoppingTrigger:
+    return pte.triggers.EarlyStoppingTrigger(monitor="loss", patience=patience, max_trigger=(length, "epoch"))
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "remedy", "second", "iterations"),
+    [
+        pytest.param(
+            {"stop_trigger": early_stopping(2)},
+            " by early stopping, after 2 intervals without a better mean of 'loss'",
+            "pass a patience of more than 2 intervals to EarlyStoppingTrigger",
+            {"stop_trigger": early_stopping(3)},
+            (9, 12),
+            id="patience",
+        ),
+        pytest.param(
+            {"stop_trigger": early_stopping(5, 2)},
+            "",
+            "increase max_trigger of the EarlyStoppingTrigger, which is (2, 'epoch')",
+            {"stop_trigger": early_stopping(5, 3)},
+            (6, 9),
+            id="maximum",
+        ),
+        pytest.param(
+            {"stop_trigger": early_stopping(5), "epochs": 2},
+            "",
+            "increase max_epochs, which is 2",
+            {"stop_trigger": early_stopping(5), "epochs": 3},
+            (6, 9),
+            id="max_epochs",
+        ),
+        pytest.param(
+            {"stop_trigger": (2, "epoch")},
+            "",
+            "increase stop_trigger, which is (2, 'epoch')",
+            {"stop_trigger": (3, "epoch")},
+            (6, 9),
+            id="length",
+        ),
+        pytest.param(
+            {"stop_trigger": lambda manager: manager.iteration >= 3},
+            " by its stop_trigger",
+            "change stop_trigger, and call resume(allow=['stop_trigger'])",
+            {"stop_trigger": lambda manager: manager.iteration >= 6, "allow": ["stop_trigger"]},
+            (3, 6),
+            id="function",
+        ),
+        pytest.param(
+            {"stop_trigger": FiresAt(3), "epochs": 10},
+            " by its stop_trigger",
+            "change stop_trigger, and call resume(allow=['stop_trigger'])",
+            {"stop_trigger": FiresAt(6), "epochs": 10, "allow": ["stop_trigger"]},
+            (3, 6),
+            id="trigger",
+        ),
+    ],
+)
+def test_resume_of_stopped_training_logs_change_that_continues_it(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    first: dict[str, Any],
+    end: str,
+    remedy: str,
+    second: dict[str, Any],
+    iterations: tuple[int, int],
+) -> None:
+    assert train_until_stop(tmp_path, **first) == iterations[0]
+    caplog.clear()
+    assert train_until_stop(tmp_path, **first) == iterations[0]
+    assert (
+        f"{tmp_path}: the training is complete at iteration {iterations[0]}{end}, so nothing is left to train. "
+        f"To continue, {remedy}."
+    ) in caplog.messages
+    assert train_until_stop(tmp_path, **second) == iterations[1]
+
+
 def test_resume_of_complete_training_with_more_epochs_logs_iteration(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import pte_tracking as pte
 from pte_tracking.extensions import LogReport, PlotReport, PrintReport, ProgressBar, snapshot
+from tests.terminals import Terminal
 
 SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -52,6 +54,39 @@ def test_print_report_default_entries_print_all_values(tmp_path: Path) -> None:
     assert lines[2] == ["iteration", "loss", "done", "val/loss", "elapsed_time"]
     assert lines[3][:4] == ["4", "0.5", "4", "3"]
     assert len(lines) == 4
+
+
+def report_many(tmp_path: Path, out: Any, entries: list[str] | None = None) -> None:
+    with make_manager(tmp_path, LogReport(), PrintReport(entries, out=out)) as manager:
+        while manager.iteration < 8:
+            with manager.run_iteration():
+                pte.report({f"validation/metric_{index}": index for index in range(5)})
+
+
+def test_print_report_narrow_terminal_omits_last_columns_with_one_message(
+    tmp_path: Path, terminal: Terminal, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pte_tracking")
+    report_many(tmp_path, terminal.out)
+    header, *rows = terminal.screen()[:3]
+    kept = [f"validation/metric_{index}" for index in range(3)]
+    assert header.split() == ["epoch", *kept]
+    assert [row.split() for row in rows] == [["1", "0", "1", "2"], ["2", "0", "1", "2"]]
+    (message,) = (text for text in caplog.messages if "PrintReport" in text)
+    assert "no room for validation/metric_3, validation/metric_4, elapsed_time. To choose" in message
+    assert "['epoch', 'validation/metric_3', 'validation/metric_4', 'elapsed_time']" in message
+
+
+def test_print_report_given_entries_in_narrow_terminal_are_all_printed(tmp_path: Path, terminal: Terminal) -> None:
+    entries = [f"validation/metric_{index}" for index in range(5)]
+    report_many(tmp_path, terminal.out, entries)
+    assert terminal.screen()[0].split() == entries
+
+
+def test_print_report_terminal_of_unknown_width_shows_all_columns(tmp_path: Path) -> None:
+    terminal = Terminal(0)
+    report_many(tmp_path, terminal.out)
+    assert len(terminal.screen()[0].split()) == 7
 
 
 def test_print_report_missing_key_leaves_blank_cell(tmp_path: Path) -> None:
@@ -237,10 +272,10 @@ def test_print_report_rows_keep_progress_bar_intact(tmp_path: Path, terminal: An
     printing, bar = PrintReport(["epoch", "done"], out=terminal.out), ProgressBar(out=terminal.out)
     with make_manager(tmp_path, LogReport(), printing, bar) as manager:
         train(manager, 12)
-    assert terminal.written().count("epoch 4/100") >= 1
+    assert terminal.written().count("epoch 3/100") >= 1
     lines = terminal.screen()
     assert lines[:4] == ["epoch       done", "1           2.5", "2           6.5", "3           10.5"]
-    assert lines[4].startswith("epoch 4/100    3%|")
+    assert lines[4].startswith("epoch 3/100    3%|")
     assert lines[5:] == [""]
 
 

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 import pte_tracking as pte
 from pte_tracking.extensions import Evaluator, LogReport, ProgressBar
 from pte_tracking.extensions import _progress_display as display
+from tests.terminals import Terminal
 from tests.test_reporter import DistantTensor, make_distant
 
 SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
@@ -46,8 +47,8 @@ def test_progress_bar_terminal_shows_single_bar_for_run(tmp_path: Path, terminal
     with make_manager(tmp_path, ProgressBar(out=terminal.out)) as manager:
         train(manager, 12, loss=0.25)
     written = terminal.written()
-    for epoch, percent, done in [(1, 8, 1), (1, 25, 3), (2, 33, 4), (3, 67, 8), (3, 100, 12)]:
-        assert re.search(rf"epoch {epoch}/3 +{percent}%\|.*\| {done}/12 \[", written)
+    for epoch, percent, done in [(1, 8, 1), (1, 25, 3), (1, 33, 4), (2, 42, 5), (2, 67, 8), (3, 100, 12)]:
+        assert re.search(rf"epoch {epoch}/3 +{percent}%\|.*\| +{done}/12 \[", written)
     (line, rest) = terminal.screen()
     assert re.fullmatch(r"epoch 3/3  100%\|█+\| 12/12 \[\d\d:\d\d<00:00, .*, loss=0.25\]", line)
     assert terminal.columns - 1 <= len(line) <= terminal.columns
@@ -170,6 +171,113 @@ def test_progress_bar_evaluation_shows_temporary_bar_below(
     line, *rest = terminal.screen()
     assert " 12/12 [" in line
     assert "".join(rest) == ""
+
+
+def bar_lines(written: str) -> list[str]:
+    """Return the states of a bar without values, and with them."""
+    return [line for line in re.split(r"[\r\n]+", written) if line.startswith("epoch")]
+
+
+@pytest.mark.usefixtures("show_every_iteration")
+def test_progress_bar_values_keep_their_places(tmp_path: Path) -> None:
+    terminal = Terminal(120)
+    with make_manager(tmp_path, ProgressBar(out=terminal.out), iters_per_epoch=40) as manager:
+        for iteration in range(120):
+            with manager.run_iteration():
+                pte.report({"loss": 3.14159 * 10 ** -(iteration % 7), "lr": 0.1, "error": -iteration / 7})
+    lines = bar_lines(terminal.written())[20:]
+    assert len(lines) > 100
+    for part in ("/120 [", "it/s", "loss=", "lr=", "error="):
+        assert len({line.index(part) for line in lines if "1000" not in line.partition("it/s")[0]}) == 1
+
+
+@pytest.mark.usefixtures("show_every_iteration")
+@pytest.mark.parametrize(
+    ("columns", "has_bar", "has_rate", "has_value"),
+    [(100, True, True, True), (74, False, True, True), (60, True, True, False), (44, False, False, False)],
+)
+def test_progress_bar_narrow_terminal_omits_whole_parts(
+    tmp_path: Path, columns: int, has_bar: bool, has_rate: bool, has_value: bool
+) -> None:
+    terminal = Terminal(columns)
+    with make_manager(tmp_path, ProgressBar(out=terminal.out), iters_per_epoch=100, epochs=1) as manager:
+        for iteration in range(100):
+            with manager.run_iteration():
+                pte.report({"a_long_name": iteration / 7})
+    lines = bar_lines(terminal.written())[1:]
+    assert max(map(len, lines)) < columns
+    for line in lines:
+        assert re.search(r"^epoch 1/1 +\d+%.* \d+/100 \[00:0\d<(\?|\d\d:\d\d).*\] *$", line)
+        assert ("|" in line, "it/s" in line, "a_long_name=" in line) == (has_bar, has_rate, has_value)
+
+
+def test_progress_bar_evaluation_shows_current_iteration(tmp_path: Path, terminal: Any) -> None:
+    def evaluate(x: torch.Tensor) -> None:
+        tqdm.write("evaluating", terminal.out)
+
+    # A long interval: only the end of the epoch is shown.
+    bar = ProgressBar(out=terminal.out, update_interval=1000)
+    with make_manager(tmp_path, Evaluator([torch.zeros(1)], nn.Identity(), eval_func=evaluate), bar) as manager:
+        train(manager, 6)
+    before, *_ = terminal.written().split("evaluating")
+    assert " 4/12 [" in bar_lines(before)[-1]
+
+
+def test_progress_bar_message_repeats_bar_with_current_iteration(tmp_path: Path, terminal: Any) -> None:
+    with make_manager(tmp_path, ProgressBar(out=terminal.out, update_interval=1000)) as manager:
+        train(manager, 3)
+        tqdm.write("message", terminal.out)
+        train(manager, 12)
+    assert " 3/12 [" in bar_lines(terminal.written().partition("message")[2])[0]
+
+
+def test_progress_bar_shows_values_of_extensions_in_last_iteration(tmp_path: Path) -> None:
+    out = io.StringIO()
+    evaluator = Evaluator([torch.zeros(1)], nn.Identity(), eval_func=lambda x: pte.report({"error": 0.5}))
+    with make_manager(tmp_path, evaluator, ProgressBar(out=out)) as manager:
+        train(manager, 12, loss=0.25)
+    assert out.getvalue().splitlines()[-1].endswith("loss=0.25, error=0.5]")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("is_in_loader", [False, True])
+def test_progress_bar_line_ends_before_exception_leaves_loop(
+    tmp_path: Path, terminal: Any, error: type[BaseException], is_in_loader: bool
+) -> None:
+    def load() -> Iterator[int]:
+        yield from range(3)
+        if is_in_loader:
+            raise error
+        yield 3
+
+    class Loader:
+        def __iter__(self) -> Iterator[int]:
+            return load()
+
+    manager = make_manager(tmp_path, ProgressBar(out=terminal.out, update_interval=1000))
+    try:
+        for batch in manager.iterations(Loader()):
+            if batch == 3:
+                raise error
+    except error:
+        terminal.out.write("Traceback")
+    manager.close()
+    line, following, *rest = terminal.screen()
+    assert " 3/12 [" in line
+    assert [following, *rest] == ["Traceback"]
+
+
+def test_progress_bar_loop_after_exception_shows_another_bar(tmp_path: Path, terminal: Any) -> None:
+    manager = make_manager(tmp_path, ProgressBar(out=terminal.out))
+    for is_interrupted in (True, False):
+        try:
+            for _ in manager.iterations(range(4)):
+                if is_interrupted and manager.iteration == 2:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            terminal.out.write("interrupted\n")
+    first, message, second, rest = terminal.screen()
+    assert (" 2/12 [" in first, message, " 12/12 [" in second, rest) == (True, "interrupted", True, "")
 
 
 def test_progress_bar_error_keeps_bar_and_ends_line(tmp_path: Path, terminal: Any) -> None:

@@ -167,7 +167,7 @@ def test_log_image_tensor_that_requires_grad_is_logged(log: Log) -> None:
 def test_log_image_floats_up_to_255_are_divided_with_one_warning(image: Any, log: Log, messages: list[str]) -> None:
     for _ in range(2):
         assert np.abs(log(image).astype(float) - RAMP).max() < 1
-    (message,) = messages
+    (message,) = (text for text in messages if "was logged before" not in text)
     assert "image 'a' at step 1: values from 0 to 255 were divided by 255" in message
     assert "normalize=True" in message
 
@@ -348,3 +348,48 @@ def test_media_step_defaults_to_last_row_without_manager(tmp_path: Path) -> None
     with pte.Run(tmp_path, resume=True) as run:
         log_all(run)
     assert steps(tmp_path)[10:] == [7] * 5
+
+
+MEDIA: dict[str, Log] = {
+    "figure": lambda run, key, step: run.log_figure(key, PNG, step),
+    "image": lambda run, key, step: run.log_image(key, PNG, step),
+    "histogram": lambda run, key, step: run.log_histogram(key, np.arange(3), step),
+    "text": lambda run, key, step: run.log_text(key, "text", step),
+    "table": lambda run, key, step: run.log_table(key, {"a": [1]}, step),
+    "html": lambda run, key, step: run.log_html(key, "<b>a</b>", step),
+    "audio": lambda run, key, step: run.log_audio(key, np.zeros(8), step, sample_rate=8),
+    "video": lambda run, key, step: run.log_video(key, b"GIF89a" + bytes(20), step),
+}
+
+
+@pytest.mark.parametrize("kind", MEDIA)
+def test_medium_logged_twice_at_one_step_warns_once_per_key(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pte.Run(tmp_path, sinks=["json"]) as run:
+        for step in (1, 2):
+            for key in ("a", "b"):
+                MEDIA[kind](run, key, step)
+        assert caplog.messages == []
+        for _ in range(3):
+            MEDIA[kind](run, "a", 3)
+        MEDIA[kind](run, "a", 4)
+        MEDIA[kind](run, "a", 4)
+    (message,) = caplog.messages
+    assert message.startswith(f"{kind} 'a' was logged before at step 3.")
+
+
+def test_media_of_other_rank_logged_twice_does_not_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pte.Run(tmp_path, sinks=["json"], rank=1, world_size=2) as run:
+        for log in MEDIA.values():
+            log(run, "a", 1)
+            log(run, "a", 1)
+    assert caplog.messages == []
+
+
+def test_medium_of_wrong_type_logged_again_does_not_warn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pte.Run(tmp_path, sinks=["json"]) as run:
+        with pytest.raises(ValueError, match="image 'a' at step 1"):
+            run.log_image("a", np.zeros((1, 2, 3, 4, 5, 6)), 1)
+        run.log_image("a", PNG, 1)
+    assert caplog.messages == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,26 @@ def test_message_after_program_set_level_respects_it() -> None:
 
 def test_message_without_stderr_is_dropped() -> None:
     assert run_script("import sys", "sys.stderr = None", LOG.format(level="warning")) == ("", "")
+
+
+@pytest.mark.parametrize(("bar", "count"), [("", 0), ("bar = tqdm.tqdm(total=2, ncols=20)", 2)], ids=["no bar", "bar"])
+def test_message_creates_lock_of_tqdm_only_for_bars(bar: str, count: int) -> None:
+    script = ["import tqdm", bar, LOG.format(level="info"), "print(hasattr(tqdm.tqdm, '_lock'))"]
+    out, errors = run_script(*script)
+    assert out == f"{bool(bar)}\n"
+    lines = errors.splitlines()
+    assert "a message" in lines
+    assert sum("0/2" in line for line in lines) == count  # drawn again below the message
+
+
+def test_print_report_without_bar_creates_no_lock_of_tqdm(tmp_path: Path) -> None:
+    out, _ = run_script(
+        "import tqdm",
+        "from pte_tracking import extensions",
+        "reports = [extensions.LogReport(), extensions.PrintReport(['epoch', 'loss'])]",
+        f"manager = pte_tracking.ExtensionsManager({{}}, 1, reports, out_dir={str(tmp_path)!r}, sinks=[])",
+        "for loss in manager.iterations([0.5]):",
+        "    pte_tracking.report({'loss': loss})",
+        "print(hasattr(tqdm.tqdm, '_lock'))",
+    )
+    assert out == "epoch       loss\n1           0.5\nFalse\n"
