@@ -156,8 +156,10 @@ class PrintReport(IntervalExtension):
         try:
             extension = manager.get_extension(self._log_report)
         except ValueError as error:
+            reason = str(error).removeprefix("name: ")
             raise ValueError(
-                f"PrintReport requires a LogReport. Add extensions.LogReport() or set log_report: {error}"
+                f"PrintReport: {reason} Add extensions.LogReport() to the extensions, or pass log_report=, the name of "
+                "another LogReport."
             ) from None
         if not isinstance(extension, LogReport):
             raise TypeError(

@@ -297,7 +297,9 @@ def test_print_report_rows_are_flushed(tmp_path: Path) -> None:
 
 def test_print_report_missing_log_report_raises_value_error(tmp_path: Path) -> None:
     manager = make_manager(tmp_path, PrintReport())
-    with pytest.raises(ValueError, match=r"Add extensions.LogReport\(\) or set log_report: .*'LogReport'"):
+    with pytest.raises(
+        ValueError, match=r"PrintReport: no extension is named 'LogReport'.* Add extensions.LogReport\(\)"
+    ):
         train(manager, 1)
 
 
