@@ -111,7 +111,7 @@ def test_run_created_without_response_is_reused(
     recorded = RecordedRun(tmp_path / "run", MLflowSink(proxy.uri, experiment))
     recorded.log(1, {"a": 1.0})
     proxy.once("runs/create", "lose")
-    with pytest.raises(MlflowException):
+    with pytest.raises(ConnectionError):
         recorded.deliver()
     deliver_with_retries(recorded)
     assert len(find_runs(mlflow_server, experiment, ViewType.ALL)) == 1

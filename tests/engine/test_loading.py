@@ -92,7 +92,7 @@ def test_load_best_by_another_metric(tmp_path: Path) -> None:
     train(tmp_path, keep_best=None)
     with pytest.raises(
         ValueError,
-        match=r"the training ranked no snapshots, because it had no snapshot\(keep_best=...\). Pass best=.*its metrics: loss",
+        match=r"no snapshots, because it had no snapshot\(keep_best=...\). Pass best=.*its metrics: loss",
     ):
         pte.load(tmp_path, "best")
     assert pte.load(tmp_path, "best", best=("loss", "max")).step == 4
