@@ -211,6 +211,20 @@ def test_progress_bar_narrow_terminal_omits_whole_parts(
         assert ("|" in line, "it/s" in line, "a_long_name=" in line) == (has_bar, has_rate, has_value)
 
 
+@pytest.mark.parametrize(("columns", "rows"), [(0, 0), (80, 0), (0, 24)])
+def test_progress_bar_terminal_of_unknown_size_shows_bar(tmp_path: Path, columns: int, rows: int) -> None:
+    terminal = Terminal(columns, rows)
+    try:
+        bar = ProgressBar(out=terminal.out)
+        for _ in pte.ExtensionsManager({}, 1, [bar], out_dir=tmp_path, sinks=[]).iterations(range(3)):
+            pass
+        last = terminal.written().rstrip().rpartition("\r")[2]
+    finally:
+        terminal.close()
+    assert len(last) == 80
+    assert re.match(r"epoch 1/1  100%\|█+\| 3/3 ", last)
+
+
 def test_progress_bar_evaluation_shows_current_iteration(tmp_path: Path, terminal: Any) -> None:
     def evaluate(x: torch.Tensor) -> None:
         tqdm.write("evaluating", terminal.out)
