@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pte_tracking._cli.rendering import fail
+from pte_tracking._runs import plot_style
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.metrics import read_metrics
-from pte_tracking._store.printable import escape_label
 
 _MAX_PANELS = 30
 _COLUMNS = 3
@@ -35,24 +35,24 @@ def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -
         fail(f"--plot: expected at most {_MAX_PANELS} metrics, got {len(keys)}. Select some with --metric.", 2)
     columns = min(len(keys), _COLUMNS)
     rows = math.ceil(len(keys) / columns)
-    figure = Figure(figsize=(columns * _PANEL_SIZE[0], rows * _PANEL_SIZE[1]), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for key, panel in zip(keys, panels, strict=False):
-        panel.set(title=escape_label(key), xlabel="iteration")
-        panel.grid(alpha=0.3)
-    for panel in list(panels)[len(keys) :]:
+    figure = Figure(figsize=(columns * _PANEL_SIZE[0], rows * _PANEL_SIZE[1]))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels[len(keys) :]:
         panel.remove()
+    for key, panel in zip(keys, panels, strict=False):
+        plot_style.style_axes(panel, "iteration", has_integer_x=True)
+        panel.set_title(plot_style.to_label(key), fontsize="medium")
     for label, directory in runs.items():
         curves = _read_curves(directory, keys)
-        for number, key in enumerate(keys):
-            steps, values = curves[key]
-            # Each run keeps its color in panels of metrics that it does not have.
-            figure.axes[number].plot(steps, values, label=escape_label(label), marker="." if len(steps) < 2 else None)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(runs), 4))
+        for key, panel in zip(keys, panels, strict=False):
+            # Each run keeps its color and line style in panels of metrics that it does not have.
+            plot_style.draw_curve(panel, *curves[key], label)
+    figure.tight_layout()
+    plot_style.add_legend(figure, figure.axes)
     suffixes = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in suffixes:
         fail(f"--plot: expected a file with one of the suffixes .{', .'.join(sorted(suffixes))}, got {str(path)!r}", 2)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def _read_curves(directory: Path, keys: Sequence[str]) -> dict[str, tuple[list[int], list[float]]]:
