@@ -1,0 +1,85 @@
+"""Descriptions on the pages of MLflow.
+
+A description is written once, when its object is created, so that it replaces no text that a user enters later.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from pte_tracking.sinks import Checkpoint, Model, RunView
+
+#: Tag in which MLflow stores the description of a run or a logged model, as Markdown.
+DESCRIPTION = "mlflow.note.content"
+REGISTERED_MODEL = (
+    "Models that trainings have exported. The alias `best` is the version with the best metric of all runs."
+)
+_MAX_CODE_LENGTH = 1000  # a tag has at most 5000 characters in older versions of MLflow
+
+
+def describe_run(run: RunView) -> str:
+    """Return where a run was started, and how to show and resume it.
+
+    Args:
+        run: Run to deliver.
+    """
+    command, host = run.context.get("command", ""), run.context.get("host", "")
+    directory = os.path.abspath(run.directory)
+    origin = f"Run directory {_code(directory)}"
+    if host:
+        origin += f" on {_code(host)}"
+    if command:
+        origin += f", started with {_code(command)}"
+    return (
+        f"{origin}.\n\n"
+        f"- Show the run: {_code(f'pte-tracking show {shlex.quote(directory)}')}\n"
+        "- Resume it in the same directory: `manager.resume()`\n"
+        '- Resume it in another directory: `manager.resume("runs:/ID")` with the run ID of this page, '
+        "if it has checkpoints\n"
+    )
+
+
+def describe_group(group: str) -> str:
+    """Return the purpose of the parent of a group.
+
+    Args:
+        group: Name of the group.
+    """
+    return f"Parent of all runs of the group {_code(group)}. The child runs contain the metrics."
+
+
+def describe_checkpoint(event: Checkpoint, run: RunView) -> str:
+    """Return the content of a checkpoint, and how to resume from it.
+
+    Args:
+        event: Checkpoint event.
+        run: Run to deliver.
+    """
+    epoch = "" if event.epoch is None else f" (epoch {event.epoch})"
+    return (
+        f"Snapshot of run {_code(run.name)} after iteration {event.step}{epoch}, "
+        "with the complete state of the training.\n\n"
+        'Resume from it: `manager.resume("models:/ID")` with the model ID of this page.\n'
+    )
+
+
+def describe_model(event: Model, run: RunView) -> str:
+    """Return the origin of an exported model, and the metric by which it is the best.
+
+    Args:
+        event: The exported model.
+        run: Run to deliver.
+    """
+    text = f"Exported by run {_code(run.name)} after iteration {event.step}."
+    if event.best:
+        extreme = "Highest" if event.best.mode == "max" else "Lowest"
+        text += f" {extreme} {_code(event.best.key)} of the run so far: {event.best.value:.6g}."
+    return text
+
+
+def _code(text: str) -> str:
+    """Format a text as code in Markdown: in one line, and without characters that end the code or cannot be stored."""
+    storable = text.encode("utf-8", "replace").decode().replace("\0", "").replace("`", "'")
+    line = " ".join(storable.split())
+    return f"`{line if len(line) <= _MAX_CODE_LENGTH else line[:_MAX_CODE_LENGTH] + '…'}`"
