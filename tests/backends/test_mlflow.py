@@ -87,9 +87,8 @@ def test_run_description_names_directory_and_commands(mlflow_store: str, recorde
     recorded.deliver()
     tags = find_run(mlflow_store, recorded).data.tags
     first, _, *hints = tags["mlflow.note.content"].splitlines()
-    command = f"python train.py --name 'a' {'x' * 973}…"
-    assert first == f"Run directory `{recorded.directory}` on `node1`, started with `{command}`."
-    assert hints[0] == f"- Show the run: `pte-tracking show {recorded.directory}`"
+    assert first == f"Started with `python train.py --name 'a' {'x' * 973}…` on `node1`."
+    assert hints[0] == f"- Show: `pte-tracking show {recorded.directory}`"
 
 
 def test_run_description_of_the_user_is_kept(mlflow_store: str, recorded: RecordedRun) -> None:

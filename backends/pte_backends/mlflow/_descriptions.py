@@ -19,24 +19,21 @@ _MAX_CODE_LENGTH = 1000  # a tag has at most 5000 characters in older versions o
 
 
 def describe_run(run: RunView) -> str:
-    """Return where a run was started, and how to show and resume it.
+    """Return how a run was started, and how to show and resume it.
+
+    The page shows about five lines at first.
 
     Args:
         run: Run to deliver.
     """
     command, host = run.context.get("command", ""), run.context.get("host", "")
-    directory = os.path.abspath(run.directory)
-    origin = f"Run directory {_code(directory)}"
-    if host:
-        origin += f" on {_code(host)}"
-    if command:
-        origin += f", started with {_code(command)}"
+    show = _code(f"pte-tracking show {shlex.quote(os.path.abspath(run.directory))}")
+    origin = (f"Started with {_code(command)}" if command else "Started") + (f" on {_code(host)}." if host else ".")
     return (
-        f"{origin}.\n\n"
-        f"- Show the run: {_code(f'pte-tracking show {shlex.quote(directory)}')}\n"
-        "- Resume it in the same directory: `manager.resume()`\n"
-        '- Resume it in another directory: `manager.resume("runs:/ID")` with the run ID of this page, '
-        "if it has checkpoints\n"
+        f"{origin}\n\n"
+        f"- Show: {show}\n"
+        '- Resume: `manager.resume()` in the same directory, or `manager.resume("runs:/ID")` elsewhere, '
+        "with the run ID of this page\n"
     )
 
 
@@ -58,9 +55,8 @@ def describe_checkpoint(event: Checkpoint, run: RunView) -> str:
     """
     epoch = "" if event.epoch is None else f" (epoch {event.epoch})"
     return (
-        f"Snapshot of run {_code(run.name)} after iteration {event.step}{epoch}, "
-        "with the complete state of the training.\n\n"
-        'Resume from it: `manager.resume("models:/ID")` with the model ID of this page.\n'
+        f"Snapshot of run {_code(run.name)} after iteration {event.step}{epoch}.\n\n"
+        '- Resume: `manager.resume("models:/ID")`, with the model ID of this page\n'
     )
 
 
@@ -71,11 +67,12 @@ def describe_model(event: Model, run: RunView) -> str:
         event: The exported model.
         run: Run to deliver.
     """
-    text = f"Exported by run {_code(run.name)} after iteration {event.step}."
-    if event.best:
-        extreme = "Highest" if event.best.mode == "max" else "Lowest"
-        text += f" {extreme} {_code(event.best.key)} of the run so far: {event.best.value:.6g}."
-    return text
+    text = f"Iteration {event.step} of run {_code(run.name)}."
+    if not event.best:
+        return text
+    # The list of versions shows the first words, and not as Markdown.
+    extreme = "highest" if event.best.mode == "max" else "lowest"
+    return f"{event.best.key} {event.best.value:.6g}, the {extreme} of the run so far. {text}"
 
 
 def _code(text: str) -> str:
