@@ -86,9 +86,9 @@ def test_run_description_names_directory_and_commands(mlflow_store: str, recorde
     recorded.manifest.save(recorded.directory)
     recorded.deliver()
     tags = find_run(mlflow_store, recorded).data.tags
-    first, _, *hints = tags["mlflow.note.content"].splitlines()
+    first, *hints = tags["mlflow.note.content"].split("  \n")
     assert first == f"Started with `python train.py --name 'a' {'x' * 973}…` on `node1`."
-    assert hints[0] == f"- Show: `pte-tracking show {recorded.directory}`"
+    assert hints[0] == f"Show: `pte-tracking show {recorded.directory}`"
 
 
 def test_run_description_of_the_user_is_kept(mlflow_store: str, recorded: RecordedRun) -> None:

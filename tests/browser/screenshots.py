@@ -144,7 +144,7 @@ def photograph_models(camera: Camera, page: Page, folder: Path, uri: str) -> Non
     page.goto(f"{uri}/#/models/digits")
     page.get_by_text("Version 1", exact=True).first.wait_for()
     page.get_by_text("pte.best").first.wait_for()
-    camera.save_screenshot("mlflow-registered-model", 1280, 620)
+    camera.save_screenshot("mlflow-registered-model", 1640, 620)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
@@ -210,5 +210,4 @@ if __name__ == "__main__":
             (Path(temporary) / "extensions").mkdir()
             extension_pictures.draw(Path(temporary) / "extensions", PICTURES, selected)
         if set(selected) - {"plots"}:
-            (Path(temporary) / "pages").mkdir()
-            photograph(Path(temporary) / "pages", selected)
+            photograph(Path(temporary), selected)

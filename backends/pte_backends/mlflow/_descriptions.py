@@ -15,7 +15,7 @@ DESCRIPTION = "mlflow.note.content"
 REGISTERED_MODEL = (
     "Models that trainings have exported. The alias `best` is the version with the best metric of all runs."
 )
-_MAX_CODE_LENGTH = 1000  # a tag has at most 5000 characters in older versions of MLflow
+_MAX_CHARACTERS = 1000  # a tag has at most 5000 characters in older versions of MLflow
 
 
 def describe_run(run: RunView) -> str:
@@ -29,12 +29,13 @@ def describe_run(run: RunView) -> str:
     command, host = run.context.get("command", ""), run.context.get("host", "")
     show = _code(f"pte-tracking show {shlex.quote(os.path.abspath(run.directory))}")
     origin = (f"Started with {_code(command)}" if command else "Started") + (f" on {_code(host)}." if host else ".")
-    return (
-        f"{origin}\n\n"
-        f"- Show: {show}\n"
-        '- Resume: `manager.resume()` in the same directory, or `manager.resume("runs:/ID")` elsewhere, '
-        "with the run ID of this page\n"
-    )
+    lines = [
+        origin,
+        f"Show: {show}",
+        'Resume: `manager.resume()` in the same directory, or `manager.resume("runs:/ID")` elsewhere, '
+        "with the run ID of this page",
+    ]
+    return "  \n".join(lines)  # two spaces are a line break in Markdown
 
 
 def describe_group(group: str) -> str:
@@ -55,8 +56,8 @@ def describe_checkpoint(event: Checkpoint, run: RunView) -> str:
     """
     epoch = "" if event.epoch is None else f" (epoch {event.epoch})"
     return (
-        f"Snapshot of run {_code(run.name)} after iteration {event.step}{epoch}.\n\n"
-        '- Resume: `manager.resume("models:/ID")`, with the model ID of this page\n'
+        f"Snapshot of run {_code(run.name)} after iteration {event.step}{epoch}.  \n"
+        'Resume: `manager.resume("models:/ID")`, with the model ID of this page'
     )
 
 
@@ -67,16 +68,21 @@ def describe_model(event: Model, run: RunView) -> str:
         event: The exported model.
         run: Run to deliver.
     """
-    text = f"Iteration {event.step} of run {_code(run.name)}."
+    text = f"Iteration {event.step} of run {_clean(run.name)}."
     if not event.best:
         return text
     # The list of versions shows the first words, and not as Markdown.
     extreme = "highest" if event.best.mode == "max" else "lowest"
-    return f"{event.best.key} {event.best.value:.6g}, the {extreme} of the run so far. {text}"
+    return f"{_clean(event.best.key)} {event.best.value:.6g}, the {extreme} of the run so far. {text}"
 
 
 def _code(text: str) -> str:
-    """Format a text as code in Markdown: in one line, and without characters that end the code or cannot be stored."""
-    storable = text.encode("utf-8", "replace").decode().replace("\0", "").replace("`", "'")
+    """Format a text as code in Markdown."""
+    return "`" + _clean(text).replace("`", "'") + "`"
+
+
+def _clean(text: str) -> str:
+    """Return a text in one line, without characters that cannot be stored, and shortened if it is long."""
+    storable = text.encode("utf-8", "replace").decode().replace("\0", "")
     line = " ".join(storable.split())
-    return f"`{line if len(line) <= _MAX_CODE_LENGTH else line[:_MAX_CODE_LENGTH] + '…'}`"
+    return line if len(line) <= _MAX_CHARACTERS else line[:_MAX_CHARACTERS] + "…"
