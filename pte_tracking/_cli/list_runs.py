@@ -53,10 +53,7 @@ def list_runs(
     ] = Path(),
     best: Annotated[
         str | None,
-        typer.Option(
-            metavar="METRIC",
-            help="Metric to show the best value of. Defaults to that of keep_best, or else a validation metric.",
-        ),
+        typer.Option(metavar="METRIC", help="Metric to show the best value of. Defaults to that of keep_best, if any."),
     ] = None,
     where: Annotated[
         str | None,
