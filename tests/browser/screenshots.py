@@ -81,7 +81,7 @@ def photograph(folder: Path, groups: Collection[str]) -> None:
         if "others" in groups:
             photograph_others(camera, page, training.folder)
         if "notebook" in groups:
-            photograph_notebook(page, training.folder)
+            photograph_notebook(page, folder / "notebook")
 
 
 def make_repository(folder: Path) -> Path:
@@ -187,6 +187,7 @@ def photograph_others(camera: Camera, page: Page, folder: Path) -> None:
 
 
 def photograph_notebook(page: Page, folder: Path) -> None:
+    folder.mkdir()
     shutil.copy(EXAMPLE, folder)
     with notebook.jupyterlab(folder) as address:
         page.set_viewport_size({"width": 1000, "height": 2000})
