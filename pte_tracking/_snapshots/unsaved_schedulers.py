@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
 
 _logger = logging.getLogger("pte_tracking")
-_MAX_DEPTH = 5
+_MAX_DEPTH = 10
+_MAX_OBJECTS = 10_000
 _MAX_ITEMS = 64  # Longer containers are data.
 
 
@@ -22,7 +23,7 @@ def report_unsaved_schedulers(optimizers: Iterable[object], saved: Iterable[Any]
     """Log the schedulers of some optimizers that no saved object is or contains.
 
     The loop steps such a scheduler, and a resume would start it again. Python does not show which object a loop
-    refers to, so the schedulers are found among all objects of the process, which takes less than 0.1 s.
+    refers to, so the schedulers are found among all objects of the process, which takes about 0.1 s.
 
     Args:
         optimizers: The optimizers in the snapshot.
@@ -52,6 +53,8 @@ def _ids_within(targets: Iterable[object]) -> Iterator[int]:
     for _ in range(_MAX_DEPTH):
         level = [item for item in level if id(item) not in seen]
         seen.update(map(id, level))
+        if len(seen) > _MAX_OBJECTS:
+            break
         level = [child for item in level for child in _children(item)]
     return iter(seen)
 
