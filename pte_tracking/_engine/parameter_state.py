@@ -41,6 +41,7 @@ class ParameterState:
         self._raw_models = raw_models
         self._rank = rank
         self._stepped: SteppedOptimizers | None = None
+        self._stepped_before: SteppedOptimizers | None = SteppedOptimizers()
         self._flags = {
             "frozen": frozen_parameters(parts.states.names),
             "evaluating": module_modes(parts.states.names, parts.models),
@@ -49,9 +50,13 @@ class ParameterState:
 
     def begin_training(self) -> None:
         """Note from now on which gradients each step uses, and which optimizers step."""
-        self._stepped = SteppedOptimizers()
+        self._stepped, self._stepped_before = SteppedOptimizers(), None
         for optimizer in self._parts.optimizers.values():
             watch_steps(optimizer)
+
+    def stepped_before_training(self) -> list[str]:
+        """Return the types of the optimizers that have stepped the models although the training has not begun."""
+        return [] if self._stepped_before is None else self._stepped_before.list_types(self._parts.states.names)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""

@@ -66,6 +66,7 @@ class RestorableTraining(TrainingProgress):
             raw_models=self.raw_models,
         )
         self._lifecycle.before_training = state.begin_training
+        self.run.before_close.append(state.report_unused)
         return state
 
     def state_dict(self) -> dict[str, Any]:

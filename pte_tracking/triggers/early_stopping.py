@@ -39,8 +39,8 @@ class EarlyStoppingTrigger(Trigger):
             as ``patients``. At least 1. Defaults to 3.
         mode: ``"max"`` if a higher mean is better, ``"min"`` if a lower mean is better. ``"auto"``, the default,
             selects ``"max"`` if ``monitor`` contains the name of a metric of which higher values are better, such as
-            accuracy, f1, auc, precision, recall, iou, dice, bleu, or r2, as a word, and ``"min"`` otherwise. A name that
-            does not show the mode is logged.
+            accuracy, f1, auc, precision, recall, iou, dice, bleu, or r2, as a word, and ``"min"`` otherwise. A warning
+            is logged if the name does not show the mode.
         verbose: Whether to print the line about an early stop to the standard output of rank 0. Defaults to False: it
             is logged.
         max_trigger: Maximum length of the training. Defaults to ``(100, "epoch")``, as in Chainer.
