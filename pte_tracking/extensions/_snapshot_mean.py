@@ -74,7 +74,7 @@ class SnapshotMean:
         self._has_warned = True
         _logger.warning(
             "snapshot: keep_best: the snapshot of iteration %d is ranked by %r of iteration %s, when the model had "
-            "other weights. To rank each snapshot by its own value, give the evaluation and the snapshot the same trigger.",
+            "other weights. Give the evaluation and the snapshot the same trigger.",
             *(iteration, self._key, self._last_iteration),
         )
 
