@@ -97,9 +97,9 @@ def wandb(session: nox.Session) -> None:
 
 @nox.session
 def screenshots(session: nox.Session) -> None:
-    """Regenerate the images in docs/pictures with Chromium."""
+    """Regenerate the images in docs/pictures with Chromium. Arguments select groups, such as plots and mlflow."""
     install(session, "test", "screenshots")
-    session.run("python", "-m", "tests.browser.screenshots", env=QUIET)
+    session.run("python", "-m", "tests.browser.screenshots", *session.posargs, env=QUIET)
 
 
 @nox.session

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pte_tracking._cli.rendering import fail
+from pte_tracking._runs import plot_style
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.metrics import read_metrics
-from pte_tracking._store.printable import escape_label
 
 _MAX_PANELS = 30
 _COLUMNS = 3
 _PANEL_SIZE = (4.5, 3.2)  # inches
-_LETTER_WIDTH, _LINE_HEIGHT, _HANDLE_WIDTH = 0.085, 0.22, 0.7  # inches in the legend
-_LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -> None:
@@ -28,7 +26,6 @@ def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -
     """
     try:
         with required_by("--plot", "matplotlib", "'pte-tracking[plot]'"):
-            from matplotlib import style
             from matplotlib.figure import Figure
     except ImportError as error:
         fail(str(error), 1)
@@ -38,39 +35,24 @@ def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -
         fail(f"--plot: expected at most {_MAX_PANELS} metrics, got {len(keys)}. Select some with --metric.", 2)
     columns = min(len(keys), _COLUMNS)
     rows = math.ceil(len(keys) / columns)
-    width = columns * _PANEL_SIZE[0]
-    label_width = _HANDLE_WIDTH + _LETTER_WIDTH * max(map(len, runs))
-    legend_columns = max(min(int(width / label_width), len(runs)), 1)
-    legend_height = _LINE_HEIGHT * math.ceil(len(runs) / legend_columns)
-    figure = Figure(figsize=(width, rows * _PANEL_SIZE[1] + legend_height), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for key, panel in zip(keys, panels, strict=False):
-        panel.set(title=escape_label(key), xlabel="iteration")
-        panel.grid(alpha=0.3)
-    for panel in list(panels)[len(keys) :]:
+    figure = Figure(figsize=(columns * _PANEL_SIZE[0], rows * _PANEL_SIZE[1]))
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels[len(keys) :]:
         panel.remove()
-    # Ten colors that are also distinct for color-blind readers.
-    colors = style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]
-    for index, (label, directory) in enumerate(runs.items()):
+    for key, panel in zip(keys, panels, strict=False):
+        plot_style.style_axes(panel, "iteration", has_integer_x=True)
+        panel.set_title(plot_style.to_label(key), fontsize="medium")
+    for label, directory in runs.items():
         curves = _read_curves(directory, keys)
-        repeats, color_index = divmod(index, len(colors))
-        line_style = _LINE_STYLES[repeats % len(_LINE_STYLES)]
-        for number, key in enumerate(keys):
-            steps, values = curves[key]
-            # Each run keeps its color in panels of metrics that it does not have.
-            figure.axes[number].plot(
-                steps,
-                values,
-                color=colors[color_index],
-                linestyle=line_style,
-                label=escape_label(label),
-                marker="." if len(steps) < 2 else None,
-            )
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns)
+        for key, panel in zip(keys, panels, strict=False):
+            # Each run keeps its color and line style in panels of metrics that it does not have.
+            plot_style.draw_curve(panel, *curves[key], label)
+    figure.tight_layout()
+    plot_style.add_legend(figure, figure.axes)
     suffixes = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in suffixes:
         fail(f"--plot: expected a file with one of the suffixes .{', .'.join(sorted(suffixes))}, got {str(path)!r}", 2)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def _read_curves(directory: Path, keys: Sequence[str]) -> dict[str, tuple[list[int], list[float]]]:

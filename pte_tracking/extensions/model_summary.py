@@ -10,14 +10,15 @@ from torch.nn.parameter import is_lazy
 from pte_tracking._interface.extension import Extension, Manager
 
 _MEGABYTE = 1e6
+_MAX_LAYER_CHARACTERS = 60  # TensorBoard breaks the words of the other columns if one column is long
 
 
 class ModelSummary(Extension):
     """Extension that logs the layers and the number of parameters of all models as a text.
 
     The text is logged with the key ``model`` when the training starts, and is not logged again after a resume. It
-    contains one Markdown table per model. The extension has no trigger, runs on rank 0 only, and reports no values.
-    Snapshots contain no state of the extension.
+    contains one Markdown table per model. The last arguments of a layer with more than 60 characters are left out. The
+    extension has no trigger, runs on rank 0 only, and reports no values. Snapshots contain no state of the extension.
 
     Example:
         >>> import torch
@@ -57,8 +58,16 @@ def _format_table(name: str, model: nn.Module) -> str:
         is_leaf = next(module.children(), None) is None
         if count or is_leaf:
             kind = str(module) if is_leaf else type(module).__name__
-            lines.append(f"| {layer or name} | {' '.join(kind.replace('|', '/').split())} | {count:,} |")
+            lines.append(f"| {layer or name} | {_shorten(' '.join(kind.replace('|', '/').split()))} | {count:,} |")
     return "\n".join(lines)
+
+
+def _shorten(layer: str) -> str:
+    """Leave out the last arguments of a long layer."""
+    if len(layer) <= _MAX_LAYER_CHARACTERS:
+        return layer
+    start = layer[: _MAX_LAYER_CHARACTERS - len(", …)")]
+    return f"{start.rpartition(', ')[0] or start}, …)"
 
 
 def _describe_totals(model: nn.Module) -> str:

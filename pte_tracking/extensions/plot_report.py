@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
-from pte_tracking._store.printable import escape_label
+from pte_tracking._runs import plot_style
 from pte_tracking._store.similar import describe_known
 from pte_tracking.extensions._curve import Curve
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
@@ -31,7 +31,7 @@ _X_VALUES: Mapping[str, Callable[[Manager], float]] = {
     "elapsed_time": lambda manager: manager.elapsed_time,
 }
 
-_MAX_MARKED_POINTS = 200  # More markers would overlap.
+_X_LABELS = {"epoch_detail": "epoch", "elapsed_time": "elapsed time (seconds)"}
 
 
 class PlotReport(IntervalExtension):
@@ -56,11 +56,12 @@ class PlotReport(IntervalExtension):
         trigger: Inner trigger, which ends an interval. The extension itself runs in every iteration. Defaults to
             ``(1, "epoch")``.
         postprocess: Function called with the figure, its axes, and the :class:`~pte_tracking.DictSummary` of the last
-            interval before the figure is saved. It can change the figure. Defaults to none.
+            interval before the legend is added and the figure is saved. It can change the figure, and add a legend of
+            its own. Defaults to none.
         filename: Path of the file relative to the run directory, also accepted as ``file_name``. The suffix selects the
             format. Several plots in one manager require different names. Defaults to ``"plot.png"``.
-        marker: Marker of matplotlib for the points of curves with at most 200 points. None for no marker. Defaults to
-            ``"x"``.
+        marker: Marker of matplotlib for the points of curves with at most 30 points. None for no marker. Defaults to
+            ``"o"``.
         grid: Whether to draw a grid. Defaults to True.
 
     Raises:
@@ -90,7 +91,7 @@ class PlotReport(IntervalExtension):
         trigger: TriggerLike = (1, "epoch"),
         postprocess: Callable[[Figure, Axes, DictSummary], object] | None = None,
         filename: str | None = None,
-        marker: str | None = "x",
+        marker: str | None = "o",
         grid: bool = True,
     ) -> None:
         self._y_keys = [y_keys] if isinstance(y_keys, str) else list(y_keys)
@@ -179,12 +180,25 @@ class PlotReport(IntervalExtension):
 
     def _paint(self, figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.set_xlabel(escape_label(self._x_key))
-        axes.grid(self._grid)
+        plot_style.style_axes(
+            axes,
+            _X_LABELS.get(self._x_key, self._x_key),
+            self._name_values(),
+            grid=self._grid,
+            has_integer_x=self._x_key in ("iteration", "epoch"),
+        )
         for key, curve in self._curves.items():
             if curve.count:
                 x, y = zip(*curve.points(), strict=True)
-                axes.plot(x, y, marker=self._marker if len(x) <= _MAX_MARKED_POINTS else None, label=escape_label(key))
+                plot_style.draw_curve(axes, x, y, key, self._marker)
         if self._postprocess is not None:
             self._postprocess(figure, axes, self._latest_summary)
-        axes.legend(bbox_to_anchor=(1.05, 1), loc="upper left", borderaxespad=0)
+        if len(axes.get_legend_handles_labels()[0]) > 1 and axes.get_legend() is None:
+            plot_style.add_legend(figure, [axes])
+
+    def _name_values(self) -> str:
+        """Return the label of the y-axis: the key, or the last part that all keys have in common."""
+        if len(self._y_keys) == 1:
+            return self._y_keys[0]
+        names = {key.rpartition("/")[2] for key in self._y_keys}
+        return names.pop() if len(names) == 1 else ""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
+from pte_tracking._runs import plot_style
 from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._parameters import dense_values, should_measure
 from pte_tracking.extensions._picture import Picture
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 #: A tensor, a module, which represents its parameters, or an iterable of these.
 Variables: TypeAlias = "Tensor | nn.Module | Iterable[Variables]"
 
-_COLOR = "tab:blue"
+_TITLES = {"data": "values", "grad": "gradients"}
+_MAX_SHADE = 0.6  # share of the color in the innermost band
 
 
 class VariableStatisticsPlot(IntervalExtension):
@@ -200,40 +202,43 @@ class VariableStatisticsPlot(IntervalExtension):
     def _paint(self, figure: Figure) -> None:
         rows = bool(self._moments) + bool(self._percentiles)
         axes = figure.subplots(rows, len(self._populations), sharex=True, squeeze=False)
+        for panel in axes.flat:
+            plot_style.style_axes(panel, "", grid=self._grid, has_integer_x=True)
         for column, values in enumerate(torch.stack(self._samples).unbind(1)):
-            axes[0, column].set_title(self._populations[column])
+            axes[0, column].set_title(_TITLES[self._populations[column]])
             axes[-1, column].set_xlabel("iteration")
             if self._moments:
                 self._paint_moments(axes[0, column], values)
             if self._percentiles:
                 self._paint_percentiles(axes[-1, column], values[:, len(self._moments) :])
-        for panel in axes.flat:
-            panel.grid(self._grid)
-            panel.set_axisbelow(True)
         if self._moments:
-            axes[0, 0].set_ylabel(", ".join(self._moments))
-        # The layout is computed before the legend is added, so that the legend is outside and the axes keep their size.
+            axes[0, 0].set_ylabel(" ± ".join(self._moments))
+        if self._percentiles:
+            axes[-1, 0].set_ylabel("percentiles")
         figure.tight_layout()
         if self._percentiles:
-            axes[-1, -1].legend(title="percentiles", bbox_to_anchor=(1.05, 1), loc="upper left", borderaxespad=0)
+            plot_style.add_legend(figure, [axes[-1, -1]], "percentiles")
 
     def _paint_moments(self, axes: Axes, values: Tensor) -> None:
-        middle = values[:, 0].numpy()
-        axes.plot(self._iterations, middle, color=_COLOR, marker=self._marker)
+        color, middle = plot_style.base_color(), values[:, 0].numpy()
         if len(self._moments) == 2:
             deviation = values[:, 1].numpy()
-            axes.fill_between(self._iterations, middle - deviation, middle + deviation, alpha=0.2, color=_COLOR, lw=0)
+            shade = plot_style.mix_color(axes, _MAX_SHADE / 2)
+            axes.fill_between(self._iterations, middle - deviation, middle + deviation, color=shade, lw=0)
+        axes.plot(self._iterations, middle, color=color, linestyle="-", marker=self._marker)
 
     def _paint_percentiles(self, axes: Axes, values: Tensor) -> None:
         count = len(self._percentiles)
         for i in range(count // 2):
             low, high = values[:, i].numpy(), values[:, count - 1 - i].numpy()
             name = f"{self._percentiles[i]:g} to {self._percentiles[count - 1 - i]:g}"
-            axes.fill_between(self._iterations, low, high, alpha=0.2, color=_COLOR, lw=0, label=name)
+            shade = plot_style.mix_color(axes, _MAX_SHADE * (i + 1) / (count // 2))
+            axes.fill_between(self._iterations, low, high, color=shade, lw=0, label=name)
         if count % 2:
             middle = values[:, count // 2].numpy()
             name = f"{self._percentiles[count // 2]:g}"
-            axes.plot(self._iterations, middle, color=_COLOR, marker=self._marker, label=name)
+            color = plot_style.base_color()
+            axes.plot(self._iterations, middle, color=color, linestyle="-", marker=self._marker, label=name)
 
 
 def _unpack(targets: Variables) -> list[Tensor]:

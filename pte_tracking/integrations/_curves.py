@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pte_tracking._runs import plot_style
 from pte_tracking._runs.media import Bins, histogram, render_figure, to_host
 from pte_tracking._store.dependencies import required_by
 from pte_tracking.integrations._pixels import to_numbers
@@ -89,6 +90,7 @@ def draw_curve(precision: Any, recall: Any, title: str) -> bytes:
         from matplotlib.figure import Figure
     figure = Figure(layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(to_host(recall), to_host(precision), marker=".")
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
+    plot_style.style_axes(axes, "recall", "precision")
+    axes.plot(to_host(recall), to_host(precision))
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), title=title)
     return render_figure(figure)

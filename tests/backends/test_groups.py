@@ -61,6 +61,7 @@ def check_family(uri: str, experiment: str, children: int, name: str) -> None:
     assert (parent.info.run_name, parent.info.status) == (name, "FINISHED")
     assert parents_of(runs) == [parent.info.run_id] * children
     assert not parents_of([parent])[0]
+    assert parent.data.tags["mlflow.note.content"].startswith("Parent of all runs of the group `")
 
 
 @pytest.mark.slow

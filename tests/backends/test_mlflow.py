@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
@@ -76,6 +77,29 @@ def test_run_has_name_status_times_and_origin(mlflow_store: str, recorded: Recor
     assert result.data.tags["mlflow.source.type"] == "LOCAL"
     if commit := manifest.context.get("git_commit"):
         assert result.data.tags["mlflow.source.git.commit"] == commit
+
+
+def test_run_description_names_directory_and_commands(mlflow_store: str, recorded: RecordedRun) -> None:
+    recorded.manifest = msgspec.structs.replace(
+        recorded.manifest, context={"host": "node1", "command": "python train.py --name `a`\n" + "x" * 10_000}
+    )
+    recorded.manifest.save(recorded.directory)
+    recorded.deliver()
+    tags = find_run(mlflow_store, recorded).data.tags
+    first, *hints = tags["mlflow.note.content"].split("  \n")
+    assert first == f"Started with `python train.py --name 'a' {'x' * 973}…` on `node1`."
+    assert hints[0] == f"Show: `pte-tracking show {recorded.directory}`"
+
+
+def test_run_description_of_the_user_is_kept(mlflow_store: str, recorded: RecordedRun) -> None:
+    append_event(recorded, events.Tags, {"mlflow.note.content": "first"})
+    recorded.deliver()
+    assert find_run(mlflow_store, recorded).data.tags["mlflow.note.content"] == "first"
+    MlflowClient(mlflow_store).set_tag(find_run(mlflow_store, recorded).info.run_id, "mlflow.note.content", "edited")
+    recorded.crash()
+    recorded.log(1, {"a": 1.0})
+    recorded.end()
+    assert find_run(mlflow_store, recorded).data.tags["mlflow.note.content"] == "edited"
 
 
 def read_events(recorded: RecordedRun) -> list[events.AnyEvent]:

@@ -55,6 +55,9 @@ def test_snapshot_becomes_logged_model_of_run(uri: str, recorded: RecordedRun, t
     recorded.end()
     run, model = find_run(uri, recorded), find_models(uri, recorded)["snapshot_iter_2"]
     assert (model.name, model.status, model.source_run_id) == ("snapshot_iter_2", "READY", run.info.run_id)
+    assert model.tags["mlflow.note.content"].startswith(
+        f"Snapshot of run `{recorded.manifest.name}` after iteration 2 (epoch 0.2)."
+    )
     assert model.params == {"step": "2", "epoch": "0.2", "size": str(len(b"the state after step 2"))}
     assert read_artifacts(uri, model, tmp_path) == {"snapshot_iter_2": b"the state after step 2"}
     assert [(item.key, item.step, item.value) for item in model.metrics] == [("val/loss", 2, 0.5)]

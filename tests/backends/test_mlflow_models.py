@@ -143,6 +143,13 @@ def test_best_model_is_loaded_from_registry(uri: str, recorded: RecordedRun, tra
         (model.model_id, int(model.params["step"])) for model in models
     }
     assert models[1].params["best"] == "accuracy: 0.75"
+    client, run_name = MlflowClient(uri), recorded.manifest.name
+    assert "`best`" in client.get_registered_model(name).description
+    assert [client.get_model_version(name, version).description for version in ("2", "3")] == [
+        f"accuracy 0.75, the highest of the run so far. Iteration 2 of run {run_name}.",
+        f"Iteration 3 of run {run_name}.",
+    ]
+    assert models[2].tags["mlflow.note.content"] == f"Iteration 3 of run {run_name}."
 
 
 @pytest.mark.slow

@@ -88,6 +88,8 @@ def test_fork_copies_effective_history_with_original_times(mlflow_store: str, fo
     positions = train(forked_run, range(1, 6))
     forked_run.deliver()
     first = read_history(mlflow_store, find_runs(mlflow_store)["0"])
+    note = "mlflow.note.content"
+    MlflowClient(mlflow_store).set_tag(find_runs(mlflow_store)["0"].info.run_id, note, "my description")
     resume_run(forked_run, positions[1], 2)
     train(forked_run, range(3, 8), scale=10.0)
     forked_run.end()
@@ -102,6 +104,7 @@ def test_fork_copies_effective_history_with_original_times(mlflow_store: str, fo
     assert [value for _, value, _ in second[key]] == [1.0, 2.0, *(10.0 * step for step in range(3, 8))]
     assert (new.data.params, new.data.tags["team"]) == ({"lr": "0.1"}, "vision")
     assert len(MlflowClient(mlflow_store).list_artifacts(new.info.run_id, "images")) == 2
+    assert new.data.tags[note] == old.data.tags[note] == "my description"
     assert new.data.tags["pte.forked_from"] == old.info.run_id
     assert old.data.tags["pte.superseded_by"] == old.data.tags["mlflow.parentRunId"] == new.info.run_id
     assert (old.info.status, new.info.status) == ("KILLED", "FINISHED")

@@ -1,13 +1,18 @@
-"""Regenerate docs/pictures: ``python -m tests.browser.screenshots`` or ``python -m nox -s screenshots``."""
+"""Regenerate docs/pictures: ``python -m tests.browser.screenshots`` or ``python -m nox -s screenshots``.
+
+Arguments select groups of pictures: ``python -m tests.browser.screenshots plots mlflow``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 EPOCHS = 20
+GROUPS = ("plots", "terminal", "mlflow", "tensorboard", "media", "others", "notebook")
 
 
 class Camera:
@@ -47,7 +53,7 @@ class Camera:
         self._page.set_viewport_size(SIZE)
 
 
-def photograph(folder: Path) -> None:
+def photograph(folder: Path, groups: Collection[str]) -> None:
     template = folder / "template.db"
     servers.make_store(template)
     (folder / "server").mkdir()
@@ -56,28 +62,26 @@ def photograph(folder: Path) -> None:
         process = start(folder / "digits", uri, "--epochs", str(EPOCHS), script=script)
         training = finish(process, folder / "digits", uri)
         camera = Camera(page)
-        photograph_models(camera, page, folder / "models", uri)
-        photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
-        sweep_page.open_sweeps(page, uri, sweep_page.log_sweeps(folder / "sweeps", uri))
-        camera.save_screenshot("mlflow-sweep", 1280, 640)
-        shutil.copy(EXAMPLE, training.folder)
-        screen = terminal.run_session(training.folder, "pte-tracking list", "pte-tracking show result")
-        terminal.draw(PICTURES / "command-line.svg", "bash", screen)
-        photograph_system_metrics(camera, folder / "monitored", page, uri)
-        photograph_import(training.folder)
-        with tensorboard(training.folder, runs=1) as address:
-            photograph_tensorboard(camera, TensorBoardPage(page, address))
-        photograph_media(camera, page, folder, uri)
-        with trackio(training.folder, "digits") as address:
-            photograph_trackio(camera, page, address)
-        with aim_page.aim_server(training.folder / "result") as address:
-            aim_page.open_metrics(page, address, ["train/loss", "val/accuracy"])
-            camera.save_screenshot("aim-run", 1280, 660)
-        with notebook.jupyterlab(training.folder) as address:
-            page.set_viewport_size({"width": 1000, "height": 2000})
-            notebook.run_cell(page, address)
-            output = page.locator(".jp-Cell-outputWrapper").first.screenshot()
-            extension_pictures.save(Image.open(io.BytesIO(output)), PICTURES / "notebook.png")
+        if "mlflow" in groups:
+            photograph_models(camera, page, folder / "models", uri)
+            photograph_mlflow(camera, MLflowPage(page, uri, training.experiment), training.run_id)
+            sweep_page.open_sweeps(page, uri, sweep_page.log_sweeps(folder / "sweeps", uri))
+            camera.save_screenshot("mlflow-sweep", 1280, 640)
+            photograph_system_metrics(camera, folder / "monitored", page, uri)
+        if "terminal" in groups:
+            shutil.copy(EXAMPLE, training.folder)
+            screen = terminal.run_session(training.folder, "pte-tracking list", "pte-tracking show result")
+            terminal.draw(PICTURES / "command-line.svg", "bash", screen)
+            photograph_import(training.folder)
+        if "tensorboard" in groups:
+            with tensorboard(training.folder, runs=1) as address:
+                photograph_tensorboard(camera, TensorBoardPage(page, address))
+        if "media" in groups:
+            photograph_media(camera, page, folder, uri)
+        if "others" in groups:
+            photograph_others(camera, page, training.folder)
+        if "notebook" in groups:
+            photograph_notebook(page, folder / "notebook")
 
 
 def make_repository(folder: Path) -> Path:
@@ -140,7 +144,7 @@ def photograph_models(camera: Camera, page: Page, folder: Path, uri: str) -> Non
     page.goto(f"{uri}/#/models/digits")
     page.get_by_text("Version 1", exact=True).first.wait_for()
     page.get_by_text("pte.best").first.wait_for()
-    camera.save_screenshot("mlflow-registered-model", 1280, 620)
+    camera.save_screenshot("mlflow-registered-model", 1640, 620)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
@@ -172,18 +176,39 @@ def photograph_media(camera: Camera, page: Page, folder: Path, uri: str) -> None
     camera.save_screenshot("mlflow-table", 1280, 560)
 
 
-def photograph_trackio(camera: Camera, page: Page, address: str) -> None:
-    page.goto(address)
-    page.get_by_text("accuracy", exact=True).first.wait_for()
-    camera.save_screenshot("trackio-run", 1280, 900)
+def photograph_others(camera: Camera, page: Page, folder: Path) -> None:
+    with trackio(folder, "digits") as address:
+        page.goto(address)
+        page.get_by_text("accuracy", exact=True).first.wait_for()
+        camera.save_screenshot("trackio-run", 1280, 900)
+    with aim_page.aim_server(folder / "result") as address:
+        aim_page.open_metrics(page, address, ["train/loss", "val/accuracy"])
+        camera.save_screenshot("aim-run", 1280, 660)
+
+
+def photograph_notebook(page: Page, folder: Path) -> None:
+    folder.mkdir()
+    shutil.copy(EXAMPLE, folder)
+    with notebook.jupyterlab(folder) as address:
+        page.set_viewport_size({"width": 1000, "height": 2000})
+        notebook.run_cell(page, address)
+        output = page.locator(".jp-Cell-outputWrapper").first.screenshot()
+        extension_pictures.save(Image.open(io.BytesIO(output)), PICTURES / "notebook.png")
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"one of {', '.join(GROUPS)}; all by default")
+    selected = parser.parse_args().groups or GROUPS
+    if unknown := set(selected) - set(GROUPS):
+        parser.error(f"unknown groups: {', '.join(sorted(unknown))}")
     if reason := find_missing_requirement():
         sys.exit(reason)
     PICTURES.mkdir(exist_ok=True)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with tempfile.TemporaryDirectory() as folder:
-        extension_pictures.draw(Path(folder), PICTURES)
-    with tempfile.TemporaryDirectory() as folder:
-        photograph(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        if {"plots", "terminal"}.intersection(selected):
+            (Path(temporary) / "extensions").mkdir()
+            extension_pictures.draw(Path(temporary) / "extensions", PICTURES, selected)
+        if set(selected) - {"plots"}:
+            photograph(Path(temporary), selected)

@@ -43,7 +43,7 @@ def test_run_page_shows_details_params_metrics_data_and_checkpoints(
         key: trained.rows[-1][key] for key in LOSSES_AND_ACCURACY
     }
     assert (table["epochs"], table["lr"], table["seed"]) == (str(EPOCHS), "0.001", "0")
-    for text in ("Finished", "digits.py", re.compile(r"^digits \([0-9a-f]{36}\)$")):
+    for text in ("Finished", "digits.py", re.compile("^pte-tracking show "), re.compile(r"^digits \([0-9a-f]{36}\)$")):
         assert mlflow.page.get_by_text(text).first.is_visible(), text
     assert mlflow.read_outputs() == {f"snapshot_iter_{step}": str(step) for step, _ in trained.curve("val/loss")}
 

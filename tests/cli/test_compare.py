@@ -32,7 +32,7 @@ def test_compare_plot_writes_figure_with_every_run(suffix: str, runs: list[Path]
     if suffix == "png":
         with Image.open(path) as image:
             colors = {color for _, color in image.convert("RGB").getcolors(1 << 20) or []}
-        assert {(63, 144, 218), (255, 169, 14)} <= colors  # the first two colors of the style petroff10
+        assert {(0, 114, 178), (213, 94, 0)} <= colors  # blue and vermilion
     else:
         assert path.stat().st_size > 1000
 

@@ -109,7 +109,8 @@ def test_interrupt_ends_the_wait_and_the_delivery_continues(
     process = wait_for_end(script, tmp_path, probe, trainings)
     (os.killpg if is_group else os.kill)(process.pid, signal.SIGINT)
     _, error_output = process.communicate(timeout=60)  # instead of the 600 seconds of the wait
-    assert process.returncode == (-signal.SIGINT if is_script_interrupted else 0)
+    # With tabulate installed, torch imports it at exit, and CPython forgets the interrupt: the status is 1.
+    assert process.returncode in ((-signal.SIGINT, 1) if is_script_interrupted else (0,))
     assert ("KeyboardInterrupt" in error_output) is is_script_interrupted
     lines = [line for line in error_output.splitlines() if "Not yet delivered" in line]
     directories = sorted(path.parent for path in tmp_path.glob("*/run.json"))

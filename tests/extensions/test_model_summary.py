@@ -39,6 +39,20 @@ def test_model_summary_lists_layers_and_counts_parameters(tmp_path: Path) -> Non
     ]
 
 
+def test_model_summary_leaves_out_last_arguments_of_long_layers(tmp_path: Path) -> None:
+    class Layer(nn.Module):
+        def extra_repr(self) -> str:
+            return "x" * 100
+
+    with make_manager(tmp_path, nn.Sequential(nn.BatchNorm2d(32), Layer())) as manager, manager.run_iteration():
+        pass
+    (text,) = read_texts(tmp_path)
+    assert text.text.splitlines()[4:] == [
+        "| 0 | BatchNorm2d(32, eps=1e-05, momentum=0.1, affine=True, …) | 64 |",
+        f"| 1 | Layer({'x' * 50}, …) | 0 |",
+    ]
+
+
 def test_model_summary_counts_tied_weights_once_and_omits_lazy_weights(tmp_path: Path) -> None:
     tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     tied[1].weight = tied[0].weight

@@ -84,6 +84,40 @@ def test_plot_report_postprocess_receives_figure_axes_and_means(tmp_path: Path) 
     assert [np.asarray(line.get_ydata()).tolist() for line in axes.lines] == [[2.5]]
 
 
+@pytest.mark.parametrize(
+    ("y_keys", "x_key", "labels", "entries"),
+    [
+        ("gain", "iteration", ("iteration", "gain"), 0),
+        (["part/gain", "whole/gain"], "epoch_detail", ("epoch", "gain"), 2),
+        (["gain", "loss"], "elapsed_time", ("elapsed time (seconds)", ""), 2),
+        (["gain", "lost"], "loss", ("loss", ""), 0),
+    ],
+)
+def test_plot_report_axes_are_labeled_and_several_curves_have_a_legend(
+    tmp_path: Path, y_keys: list[str] | str, x_key: str, labels: tuple[str, str], entries: int
+) -> None:
+    figure = Figure()
+    plot = PlotReport(y_keys, x_key)
+    with make_manager(tmp_path, plot) as manager:
+        for value in range(4):
+            with manager.run_iteration():
+                pte.report(dict.fromkeys(("gain", "loss", "part/gain", "whole/gain"), value))
+    plot._paint(figure)
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == labels
+    assert sum(len(legend.get_texts()) for legend in figure.legends) == entries
+
+
+def test_plot_report_legend_of_postprocess_is_kept(tmp_path: Path) -> None:
+    figure = Figure()
+    plot = PlotReport(["gain", "loss"], postprocess=lambda _, axes, means: axes.legend(title="mine"))
+    with make_manager(tmp_path, plot) as manager:
+        train(manager, 4)
+    plot._paint(figure)
+    assert figure.legends == []
+    assert figure.axes[0].get_legend().get_title().get_text() == "mine"
+
+
 def test_plot_report_unreported_keys_warn_once_at_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manager = make_manager(tmp_path, PlotReport(["loss", "los", "valid/loss"]))
     train(manager, 8)

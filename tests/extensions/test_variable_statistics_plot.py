@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from pte_tracking import ExtensionsManager
@@ -131,6 +132,22 @@ def test_variable_statistics_plot_every_option_is_drawn(tmp_path: Path, chosen: 
     with make_manager(tmp_path, VariableStatisticsPlot(variable, **chosen)) as manager:
         train(manager, variable, 4)
     assert (tmp_path / "statistics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_variable_statistics_plot_panels_are_labeled(tmp_path: Path) -> None:
+    variable, figure = torch.ones(4, requires_grad=True), Figure()
+    plot = VariableStatisticsPlot(variable, percentile_sigmas=(0, 25, 50, 75, 100))
+    with make_manager(tmp_path, plot) as manager:
+        train(manager, variable, 4)
+    plot._paint(figure)
+    assert [axes.get_title() for axes in figure.axes] == ["values", "gradients", "", ""]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "iteration", "iteration"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["mean ± std", "", "percentiles", ""]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0 to 100", "25 to 75", "50"]
+    shades = [band.get_facecolor()[0][0] for band in figure.axes[2].collections]
+    assert shades == sorted(shades, reverse=True)
+    assert len(set(shades)) == 2
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from pte_backends.mlflow import _runs
 from pte_backends.mlflow._client import upload_timeout
+from pte_backends.mlflow._descriptions import DESCRIPTION, describe_checkpoint
 from pte_backends.mlflow._errors import translate_upload_errors
 from pte_backends.mlflow._limits import LIMITS
 from pte_backends.mlflow._metrics import MetricCache
@@ -125,7 +126,13 @@ class Checkpoints:
             self._experiment_id,
             name=re.sub(r"[/:.%\"']", "_", event.path),
             source_run_id=self._run_id,
-            tags=origin_tags(self._run) | {_runs.RUN_ID: self._run.id, PATH_TAG: event.path, SHA256_TAG: event.sha256},
+            tags=origin_tags(self._run)
+            | {
+                _runs.RUN_ID: self._run.id,
+                PATH_TAG: event.path,
+                SHA256_TAG: event.sha256,
+                DESCRIPTION: describe_checkpoint(event, self._run),
+            },
             params={key: str(value) for key, value in params.items() if value is not None},
             model_type="checkpoint",
         )

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow import _errors, _runs
+from pte_backends.mlflow._descriptions import DESCRIPTION, describe_group
 from pte_backends.mlflow._entities import truncate_run_name
 from pte_backends.mlflow._origin import origin_tags
 from pte_tracking.sinks import RunView
@@ -54,7 +55,7 @@ def join_group(client: MlflowClient, mlflow_run: Run, run: RunView) -> None:
 
 def _create_parent(client: MlflowClient, experiment_id: str, digest: str, group: str, run: RunView) -> None:
     time = int(run.start_time * 1000)
-    tags = origin_tags(run) | {GROUP_TAG: digest}
+    tags = origin_tags(run) | {GROUP_TAG: digest, DESCRIPTION: describe_group(group)}
     parent = client.create_run(experiment_id, start_time=time, run_name=truncate_run_name(group), tags=tags)
     _runs.check_id(parent.info.run_id)
     # A process that is killed could not end a parent that is RUNNING, and its children have their own status.

@@ -24,6 +24,7 @@ from pte_backends.mlflow import _runs
 from pte_backends.mlflow._artifacts import link_or_copy
 from pte_backends.mlflow._checkpoints import open_repository
 from pte_backends.mlflow._client import upload_timeout
+from pte_backends.mlflow._descriptions import DESCRIPTION, REGISTERED_MODEL, describe_model
 from pte_backends.mlflow._errors import RefusedUploadError, translate_upload_errors
 from pte_backends.mlflow._origin import origin_tags
 from pte_tracking.sinks import (
@@ -146,7 +147,13 @@ class Models:
             self._experiment_id,
             name=re.sub(r"[/:.%\"']", "_", event.name),
             source_run_id=self._run_id,
-            tags=origin_tags(self._run) | {_runs.RUN_ID: self._run.id, PATH_TAG: event.path, _SHA256_TAG: event.sha256},
+            tags=origin_tags(self._run)
+            | {
+                _runs.RUN_ID: self._run.id,
+                PATH_TAG: event.path,
+                _SHA256_TAG: event.sha256,
+                DESCRIPTION: describe_model(event, self._run),
+            },
             params={key: str(value) for key, value in params.items()},
             model_type="pytorch",
         )
@@ -173,7 +180,7 @@ class Models:
         name = event.registered_name
         if not self._find_versions(name, model):
             try:
-                self._client.create_registered_model(name)
+                self._client.create_registered_model(name, description=REGISTERED_MODEL)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -185,6 +192,7 @@ class Models:
                 f"models:/{model.model_id}" if is_server else model.artifact_location,
                 self._run_id,
                 tags | ({_BEST_TAG: _encode_best(event.best)} if event.best else {}),
+                description=describe_model(event, self._run),
                 await_creation_for=_READY_SECONDS,
                 model_id=model.model_id,
             )

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from pte_backends.mlflow._descriptions import DESCRIPTION, describe_run
 from pte_backends.mlflow._entities import truncate_run_name
 from pte_backends.mlflow._origin import origin_tags
 from pte_backends.mlflow._resolution import Target
@@ -76,7 +77,7 @@ def create_run(
         experiment_id,
         start_time=int(run.start_time * 1000),
         run_name=truncate_run_name(name),
-        tags=origin_tags(run) | {RUN_ID: run.id} | dict(tags or {}),
+        tags=origin_tags(run) | {RUN_ID: run.id, DESCRIPTION: describe_run(run)} | dict(tags or {}),
     )
     check_id(mlflow_run.info.run_id)
     return mlflow_run
@@ -104,7 +105,7 @@ def fork_run(client: MlflowClient, run: RunView, target: Target, old: Run, part:
 
     if not find_forks():
         tags = {PART: str(part), FORKED_FROM: old.info.run_id} | ({TARGET: target.run_id} if target.run_id else {})
-        tags |= {PARENT: old.data.tags[PARENT]} if PARENT in old.data.tags else {}
+        tags |= {tag: old.data.tags[tag] for tag in (PARENT, DESCRIPTION) if tag in old.data.tags}
         create_run(client, old.info.experiment_id, run, old.info.run_name, tags)
     first, *others = sorted(find_forks(), key=sort_key)
     for other in others:
