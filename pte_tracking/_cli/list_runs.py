@@ -53,7 +53,7 @@ def list_runs(
     ] = Path(),
     best: Annotated[
         str | None,
-        typer.Option(metavar="METRIC", help="Metric to show the best value of. Defaults to that of keep_best, if any."),
+        typer.Option(metavar="METRIC", help="Metric to show the best value of. Defaults to a validation metric."),
     ] = None,
     where: Annotated[
         str | None,
@@ -171,22 +171,23 @@ def _list_metrics(runs: Sequence[_ListedRun]) -> Iterable[str]:
     return dict.fromkeys(itertools.chain.from_iterable(run.metrics for run in runs))
 
 
+def _is_lower_better(run: _ListedRun, key: str) -> bool:
+    """Whether lower values of a metric are better, by the ranking of the snapshots, or else by its name."""
+    ranking = run.summary.ranking
+    return is_lower_better(key) if ranking is None or ranking[0] != key else ranking[1] == "min"
+
+
 def _find_best(run: _ListedRun, metric: str | None) -> dict[str, Any] | None:
+    """Return the best value of a metric. Defaults to the metric that ranks the snapshots, or else the primary one."""
     metrics, ranking = run.metrics, run.summary.ranking
-    if metric is None and ranking is not None and ranking[0] in metrics:
-        metric = ranking[0]
-    key = metric or primary_metric(key for key, summary in metrics.items() if summary.lowest is not None)
+    ranked = None if ranking is None or ranking[0] not in metrics else ranking[0]
+    key = metric or ranked or primary_metric(key for key, summary in metrics.items() if summary.lowest is not None)
     if key is None or key not in metrics:
         return None
     summary = metrics[key]
     if _is_lower_better(run, key):
         return {"key": key, "value": summary.lowest, "step": summary.lowest_step}
     return {"key": key, "value": summary.highest, "step": summary.highest_step}
-
-
-def _is_lower_better(run: _ListedRun, key: str) -> bool:
-    ranking = run.summary.ranking
-    return ranking[1] == "min" if ranking is not None and ranking[0] == key else is_lower_better(key)
 
 
 def _print(found: Sequence[tuple[RunSummary, dict[str, Any] | None]]) -> None:

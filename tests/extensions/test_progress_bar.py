@@ -187,8 +187,9 @@ def test_progress_bar_values_keep_their_places(tmp_path: Path) -> None:
                 pte.report({"loss": 3.14159 * 10 ** -(iteration % 7), "lr": 0.1, "error": -iteration / 7})
     lines = bar_lines(terminal.written())[20:]
     assert len(lines) > 100
+    usual = [line for line in lines if not re.search(r"\d{5,}\.\d\dit/s", line)]
     for part in ("/120 [", "it/s", "loss=", "lr=", "error="):
-        assert len({line.index(part) for line in lines if "1000" not in line.partition("it/s")[0]}) == 1
+        assert len({line.index(part) for line in usual}) == 1
 
 
 @pytest.mark.usefixtures("show_every_iteration")
