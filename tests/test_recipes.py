@@ -97,8 +97,8 @@ def check_tokens(rows: list[dict[str, Any]], folder: Path) -> None:
 def check_gan(rows: list[dict[str, Any]], folder: Path) -> None:
     assert [(row["epoch"], row["iteration"]) for row in rows] == [(epoch, 4 * epoch) for epoch in range(1, 11)]
     assert {"loss/critic", "loss/generator"} <= rows[-1].keys()
-    assert len(list((folder / "result" / "images" / "samples").iterdir())) == 10
-    optimizers = torch.load(folder / "result" / "snapshot_iter_40")["optimizers"]
+    assert len(list((folder / "gan" / "images" / "samples").iterdir())) == 10
+    optimizers = torch.load(folder / "gan" / "snapshot_iter_40")["optimizers"]
     steps = {name: optimizer["state"][0]["step"] for name, optimizer in optimizers.items()}
     assert steps == {"generator": 40, "critic": 80}
 
@@ -108,19 +108,19 @@ def check_nanogpt(rows: list[dict[str, Any]], folder: Path) -> None:
     assert list(evaluated) == [0, 40, 80, 120, 160, 200]
     rates = column(rows, "train/lr")
     assert rates[0] < rates[1] > rates[2] > rates[-1]
-    best = pte.load(folder / "result", "best")
+    best = pte.load(folder / "nanogpt", "best")
     assert best.values["estimate/val"] == min(list(evaluated.values())[1:]) < evaluated[0] / 2
 
 
 def check_autoencoder(rows: list[dict[str, Any]], folder: Path) -> None:
     assert len(rows) < 30, "early stopping"
-    assert len(list((folder / "result" / "images" / "reconstructions").iterdir())) == len(rows)
+    assert len(list((folder / "autoencoder" / "images" / "reconstructions").iterdir())) == len(rows)
     for number, row in enumerate(rows):
         rates = [row["lr/encoder"], row["lr/decoder"]]
         assert rates == pytest.approx([2e-3 * 0.9**number, 4e-3 * 0.9**number])
     program = torch.export.load(folder / "autoencoder.pt2").module()
     images = torch.rand(3, 1, 16, 16)
-    best = pte.load(folder / "result", "best")
+    best = pte.load(folder / "autoencoder", "best")
     assert program.state_dict().keys() == best.state["models"]["main"].keys()
     assert program(images).shape == images.shape
     assert best.values["val/loss"] == min(column(rows, "val/loss"))
@@ -128,12 +128,12 @@ def check_autoencoder(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def check_best_checkpoint(rows: list[dict[str, Any]], folder: Path) -> None:
     assert torch.load(folder / "weights.pt").keys() == {"weight", "bias"}
-    best = pte.load(folder / "result", "best")
+    best = pte.load(folder / "best_checkpoint", "best")
     assert best.values["val/loss"] == min(column(rows, "val/loss"))
 
 
 def check_custom_extension(rows: list[dict[str, Any]], folder: Path) -> None:
-    assert "WeightAverage" in torch.load(folder / "result" / "snapshot_iter_60")["extensions"]
+    assert "WeightAverage" in torch.load(folder / "custom_extension" / "snapshot_iter_60")["extensions"]
     assert len(column(rows, "average/loss")) == 3
 
 
@@ -170,11 +170,11 @@ def test_recipe_shows_its_point_and_second_start_trains_nothing(recipe: str, tmp
     assert "nothing is left to train" in second
     (run,) = pte.open_runs(tmp_path)
     assert run.status == "FINISHED"
-    assert not (tmp_path / "result" / "previous").exists()
+    assert not (tmp_path / recipe / "previous").exists()
     starts = [event.resumed for event, _ in find_events(run.directory / JOURNAL, RunStarted)]
     assert starts[:1] == [False]
     assert not list(find_events(run.directory / JOURNAL, Rewound))
-    CHECKS[recipe](json.loads((tmp_path / "result" / "log").read_text()), tmp_path)
+    CHECKS[recipe](json.loads((tmp_path / recipe / "log").read_text()), tmp_path)
 
 
 @pytest.mark.parametrize(("recipe", "failing_step"), [("nanogpt", 90), ("autoencoder", 50), ("gan", 25)])
@@ -183,7 +183,7 @@ def test_recipe_interrupted_between_snapshots_resumes_exactly(recipe: str, faili
     whole.mkdir(), parts.mkdir()
     *_, resumed = start_each(f"{recipe}.py", (whole, 0), (parts, failing_step), (parts, 0))
     assert "resumed from snapshot_iter_" in resumed
-    logs = [json.loads((folder / "result" / "log").read_text()) for folder in (whole, parts)]
+    logs = [json.loads((folder / recipe / "log").read_text()) for folder in (whole, parts)]
     for row in itertools.chain(*logs):
         del row["elapsed_time"]
     assert logs[0] == logs[1]

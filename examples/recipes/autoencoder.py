@@ -50,6 +50,7 @@ def main() -> None:
             extensions.snapshot(n_retains=1, keep_best=("val/loss", "min", 1)),
         ],
         optimizers=optimizer,
+        out_dir="autoencoder",
         stop_trigger=triggers.EarlyStoppingTrigger(monitor="val/loss", patience=2, min_delta=1e-4),
     )
     manager.resume()
@@ -60,11 +61,12 @@ def main() -> None:
         optimizer.step()
         pte.report({"train/loss": loss})
 
-    checkpoint = pte.load("result", "best", models=model)
+    checkpoint = pte.load("autoencoder", "best", models=model)
+    model.eval()
     with torch.no_grad():
         loss = F.mse_loss(model(val), val)
     print(f"best checkpoint: epoch {checkpoint.epoch}, val/loss {loss:.5f}")
-    program = torch.export.export(model.eval(), (val[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(model, (val[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, "autoencoder.pt2")
 
 

@@ -31,6 +31,7 @@ def main() -> None:
             extensions.snapshot(n_retains=1, keep_best=("val/loss", "min", 1)),
         ],
         optimizers=optimizer,
+        out_dir="best_checkpoint",
     )
     manager.resume()
     for x, target in manager.iterations(DataLoader(TensorDataset(*data[:200]), 20, shuffle=True)):
@@ -42,7 +43,8 @@ def main() -> None:
 
     # In another process, or on another day:
     best_model = nn.Linear(8, 2)
-    checkpoint = pte.load("result", "best", models=best_model)
+    checkpoint = pte.load("best_checkpoint", "best", models=best_model)
+    best_model.eval()
     with torch.no_grad():
         loss = F.cross_entropy(best_model(data[200:][0]), data[200:][1])
     print(f"best checkpoint: step {checkpoint.step}, val/loss {checkpoint.values['val/loss']:.4f}, again {loss:.4f}")

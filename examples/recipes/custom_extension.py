@@ -46,7 +46,11 @@ def main() -> None:
     optimizer = optim.SGD(model.parameters(), lr=1.0)
     average = WeightAverage(model)
     manager = pte.ExtensionsManager(
-        model, max_epochs=3, extensions=[average, *extensions.defaults()], optimizers=optimizer
+        model,
+        max_epochs=3,
+        extensions=[average, *extensions.defaults()],
+        optimizers=optimizer,
+        out_dir="custom_extension",
     )
     manager.resume()
     for x, target in manager.iterations(loader):

@@ -36,6 +36,7 @@ def main() -> None:
         iters_per_epoch=len(loader) // N_CRITIC,
         extensions=[log_samples, extensions.LogReport(), extensions.PrintReport(), extensions.snapshot(n_retains=2)],
         optimizers=optimizers,
+        out_dir="gan",
     )
     manager.resume()
     batches = manager.batches(loader)

@@ -26,6 +26,7 @@ def main() -> None:
         max_epochs=4,
         extensions=[extensions.LogReport(), extensions.PrintReport(), extensions.snapshot()],
         optimizers=optimizer,
+        out_dir="mixed_precision",
         state_objects={"scaler": scaler},  # snapshots contain its scale
     )
     manager.resume()

@@ -62,6 +62,7 @@ def main() -> None:
             ),
         ],
         optimizers=optimizer,
+        out_dir="nanogpt",
         state_objects={"batches": generator},
         params={"max_rate": MAX_RATE, "min_rate": MIN_RATE, "accumulated": ACCUMULATED},
     )

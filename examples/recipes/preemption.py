@@ -18,7 +18,7 @@ from pte_tracking import extensions
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--out-dir", default="result")
+    parser.add_argument("--out-dir", default="preemption")
     args = parser.parse_args()
 
     torch.manual_seed(0)

@@ -41,6 +41,7 @@ def main() -> None:
             extensions.snapshot(trigger=(2_000, "iteration")),
         ],
         optimizers=optimizer,
+        out_dir="reinforcement",
     )
     manager.resume()
     state, log_probabilities = 0, list[torch.Tensor]()

@@ -47,6 +47,7 @@ def main() -> None:
         max_epochs=4,
         extensions=extensions.defaults(),
         optimizers=optimizer,
+        out_dir="segmentation",
     )
     metric = IntersectionOverUnion(manager.run)
     validation = extensions.Evaluator(

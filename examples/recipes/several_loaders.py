@@ -18,7 +18,13 @@ def main() -> None:
     unlabeled = DataLoader(TensorDataset(inputs[200:]), 40, shuffle=True)
     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
     optimizer = optim.Adam(model.parameters(), lr=0.01)
-    manager = pte.ExtensionsManager(model, max_epochs=4, extensions=extensions.defaults(), optimizers=optimizer)
+    manager = pte.ExtensionsManager(
+        model,
+        max_epochs=4,
+        extensions=extensions.defaults(),
+        optimizers=optimizer,
+        out_dir="several_loaders",
+    )
     manager.resume()
     # A pass ends with the shortest loader. A resume continues both loaders at their next batches.
     for batch in manager.iterations({"labeled": labeled, "unlabeled": unlabeled}):

@@ -55,6 +55,7 @@ def main() -> None:
             extensions.snapshot(trigger=(50, "iteration")),
         ],
         optimizers=optimizer,
+        out_dir="tokens",
     )
     manager.resume()
     for window in manager.iterations(DataLoader(Windows(), 16)):

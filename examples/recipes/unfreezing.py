@@ -27,7 +27,11 @@ def main() -> None:
             body.requires_grad_(True)  # snapshots contain this setting
 
     manager = pte.ExtensionsManager(
-        model, max_epochs=4, extensions=[unfreeze, *extensions.defaults()], optimizers=optimizer
+        model,
+        max_epochs=4,
+        extensions=[unfreeze, *extensions.defaults()],
+        optimizers=optimizer,
+        out_dir="unfreezing",
     )
     manager.resume()
     for x, target in manager.iterations(loader):

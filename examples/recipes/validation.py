@@ -38,6 +38,7 @@ def main() -> None:
             extensions.snapshot(keep_best=("val/loss", "min", 1)),
         ],
         optimizers=optimizer,
+        out_dir="validation",
     )
     manager.resume()
     for x, target in manager.iterations(loader):
