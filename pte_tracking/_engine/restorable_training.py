@@ -106,13 +106,15 @@ class RestorableTraining(TrainingProgress):
         Raises:
             SnapshotError: If the snapshot is damaged or not a snapshot.
             LookupError: If the checkpoint does not exist.
+            DirectoryInUseError: If another live process writes to the run directory.
             RuntimeError: If the training has already started or ended.
             TypeError: If ``allow`` is not a list of strings.
             ValueError: If the snapshot belongs to another training, a part refuses its state, or ``allow`` contains an
                 unknown name. Nothing is restored.
         """
         self._lifecycle.begin_restore("resume()")
-        allowed = AllowedDifferences(allow, self.world.rank)
+        directory = self.run.directory if source in ("latest", "best") else None
+        allowed = AllowedDifferences(allow, self.world.rank, directory=directory)
         checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world, allowed)
         if checkpoint is not None and self.world.rank == 0:
             stop = self._stop.describe_stop(self.updater) if self._stop.should_stop else None
