@@ -14,7 +14,7 @@ from pte_tracking._cli.arguments import directory_argument, format_error, is_run
 from pte_tracking._cli.comparison_plot import plot_comparison
 from pte_tracking._cli.comparison_tables import print_facts, print_metrics
 from pte_tracking._cli.origin import select_compared
-from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_line
+from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_line, print_table
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.manifest import RunNotFoundError
@@ -41,7 +41,8 @@ def compare(
 ) -> None:
     """Compare the parameters and metrics of runs.
 
-    Show the parameters, the code, and the software that differ, and the last, lowest, and highest value of each metric.
+    Show the status and last step, the parameters, the code, and the software that differ, and the last, lowest, and
+    highest value of each metric.
     """
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
@@ -55,6 +56,7 @@ def compare(
         summaries = {str(run): summarize(run) for run in compared}
         differing = _find_differing({run: summary.params for run, summary in summaries.items()})
         origins = _find_differing({run: select_compared(summary.provenance) for run, summary in summaries.items()})
+        states = {run: {"status": summary.status, "step": summary.step} for run, summary in summaries.items()}
         groups = {run: summary.group for run, summary in summaries.items()}
         metrics = {str(run): summarize_metrics(run).summaries for run in compared}
         keys = _select_keys(metrics, metric)
@@ -62,10 +64,18 @@ def compare(
             plot_comparison(plot, {run: Path(run) for run in summaries}, keys)
         if as_json:
             selected = {run: {key: values[key] for key in keys if key in values} for run, values in metrics.items()}
-            contents = {"params": differing, "groups": groups, "provenance": origins, "metrics": selected}
+            contents = {
+                "runs": states,
+                "params": differing,
+                "groups": groups,
+                "provenance": origins,
+                "metrics": selected,
+            }
             print_json(msgspec.to_builtins(contents))
         else:
             console = create_console()
+            rows = [{"Run": run, "Status": item["status"], "Step": item["step"]} for run, item in states.items()]
+            print_table(console, "", rows, folded=["Run"])
             if len(set(groups.values())) > 1:
                 print_facts(console, "Groups that differ", "Fact", {"Group": groups})
             print_facts(console, "Parameters that differ", "Parameter", differing)

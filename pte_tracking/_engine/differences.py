@@ -92,7 +92,8 @@ class AllowedDifferences:
             )
         names = list(dict.fromkeys(map(part_name, labels)))
         return (
-            f"{self.other_training}If the training itself changed the model, construct the manager, and repeat the change before resume().\n"
+            f"{self.other_training}If the training itself changed the model, construct the manager, and repeat the "
+            "change before resume().\n"
             f"To continue without the state of these parts, call resume(allow={names!r})."
         )
 

@@ -35,7 +35,7 @@ from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
 
-_MAX_REPETITIONS = 10  # while a training deletes each snapshot before it is read
+_MAX_REPETITIONS = 100  # while a training deletes each snapshot before it is read
 _REGISTRATION_SECONDS = 1.0  # Maximum time between the replacement of a snapshot and its event.
 
 

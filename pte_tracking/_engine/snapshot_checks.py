@@ -60,4 +60,8 @@ def _advice(names: list[str], allowed: AllowedDifferences) -> str:
     if not names:
         return ""
     allow = list(dict.fromkeys(names))
-    return f" Nothing was restored. {allowed.other_training}To continue anyway, pass allow={allow!r}: a part that does not fit is not restored."
+    other = allowed.other_training
+    return (
+        f" Nothing was restored. {other}"
+        f"To continue anyway, pass allow={allow!r}: a part that does not fit is not restored."
+    )

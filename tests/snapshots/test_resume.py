@@ -214,7 +214,7 @@ def test_resume_in_a_directory_in_use_raises_before_it_reads_snapshots(
     with subprocess.Popen(
         [sys.executable, "-u", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as training:
-        assert training.stdin is not None and training.stdout is not None
+        assert training.stdout is not None
         training.stdout.readline()
         (tmp_path / "snapshot_iter_2").unlink()  # as the retention of that training does
         with pytest.raises(pte.DirectoryInUseError, match=f"in use by process {training.pid}"):
