@@ -12,9 +12,9 @@ import typer
 
 from pte_tracking._cli.arguments import directory_argument, format_error, is_run, reporting_errors
 from pte_tracking._cli.comparison_plot import plot_comparison
-from pte_tracking._cli.comparison_tables import print_facts, print_metrics
+from pte_tracking._cli.comparison_tables import print_facts, print_metrics, print_states
 from pte_tracking._cli.origin import select_compared
-from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_line, print_table
+from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_line
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.manifest import RunNotFoundError
@@ -74,8 +74,7 @@ def compare(
             print_json(msgspec.to_builtins(contents))
         else:
             console = create_console()
-            rows = [{"Run": run, "Status": item["status"], "Step": item["step"]} for run, item in states.items()]
-            print_table(console, "", rows, folded=["Run"])
+            print_states(console, states)
             if len(set(groups.values())) > 1:
                 print_facts(console, "Groups that differ", "Fact", {"Group": groups})
             print_facts(console, "Parameters that differ", "Parameter", differing)
@@ -83,10 +82,14 @@ def compare(
             print_metrics(console, metrics, keys)
             if plot is not None:
                 print_line(console, f"Plot: {plot}")
-        for line in dict.fromkeys(map(format_error, errors)):
-            echo(line, err=True)
-        if errors:
-            raise typer.Exit(1)
+        _report(errors)
+
+
+def _report(errors: list[RunNotFoundError | OSError]) -> None:
+    for line in dict.fromkeys(map(format_error, errors)):
+        echo(line, err=True)
+    if errors:
+        raise typer.Exit(1)
 
 
 def _find_runs(directory: Path, errors: list[RunNotFoundError | OSError]) -> list[Path]:
