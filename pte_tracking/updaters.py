@@ -131,7 +131,7 @@ class StandardUpdater:
             return
         loss_func, example = self._loss_func(), example_batch(self._loaders["main"])
         if converter is None and example is not None:
-            check_signature(loss_func, example, "loss_func")
+            check_signature(loss_func, example, "loss_func", is_given=self.loss_func is not self.models.get("main"))
 
     @property
     def state_objects(self) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ class Terminal:
 
     Args:
         columns: Width in characters that the terminal reports.
+        rows: Height in lines that the terminal reports.
 
     Attributes:
         out: Output stream of the program under test.
@@ -23,10 +24,10 @@ class Terminal:
 
     columns = 80
 
-    def __init__(self, columns: int = columns) -> None:
+    def __init__(self, columns: int = columns, rows: int = 24) -> None:
         fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
         self._controller_fd, terminal_fd = pty.openpty()
-        fcntl.ioctl(terminal_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        fcntl.ioctl(terminal_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.out: TextIO = os.fdopen(terminal_fd, "w", encoding="utf-8")
         self._written = bytearray()
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -214,6 +214,13 @@ def test_reporting_page_mentions_every_trigger() -> None:
     assert not missing, f"docs/reporting.md does not mention {', '.join(missing)}. Add a row to the table of triggers."
 
 
+def test_backends_page_lists_every_backend() -> None:
+    (table,) = re.findall(r"^\| Name \|.*\n(?:\|.*\n)+", (DOCS / "backends.md").read_text(), re.MULTILINE)
+    names = distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names
+    missing = [name for name in sorted(names) if f"| `{name}` |" not in table]
+    assert not missing, f"The first table in docs/backends.md does not list {', '.join(missing)}. Add a row for each."
+
+
 def test_backends_page_shows_kinds_of_events_as_declared() -> None:
     (table,) = re.findall(r"^\| Kind \|.*\n(?:\|.*\n)+", (DOCS / "backends.md").read_text(), re.MULTILINE)
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())

@@ -100,4 +100,4 @@ def test_public_objects_have_example(module_name: str) -> None:
     missing = {
         name for name, member in public_objects(module_name) if needs_example(member) and not has_example(member)
     }
-    assert not missing, f"{', '.join(sorted(missing))} in {module_name} need an Example section in the docstring."
+    assert not missing, f"Add an Example section to the docstring of {', '.join(sorted(missing))}."

@@ -124,9 +124,9 @@ def test_constraints_pin_every_dependency() -> None:
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "pytorch-ignite": "ignite"}
 
 
-def conda_requirements(requirements: Iterable[str]) -> set[str]:
+def conda_requirements(requirements: Iterable[str]) -> list[str]:
     parts = (re.fullmatch(r"([\w-]+)(.*)", requirement) for requirement in requirements)
-    return {f"{CONDA_NAMES.get(part[1], part[1])} {part[2]}" for part in parts if part}
+    return [f"{CONDA_NAMES.get(part[1], part[1])} {part[2]}" for part in parts if part]
 
 
 def test_conda_recipe_matches_project_file() -> None:
@@ -134,10 +134,10 @@ def test_conda_recipe_matches_project_file() -> None:
     project, python = PROJECT["project"], f"python {PROJECT['project']['requires-python']}"
     extras = project["optional-dependencies"]
     optional = {requirement for name, requirements in extras.items() if name != "all" for requirement in requirements}
-    assert set(recipe["requirements"]["run"]) == {python, *conda_requirements(project["dependencies"])}
-    assert set(recipe["requirements"]["run_constraints"]) == conda_requirements(optional)
+    assert sorted(recipe["requirements"]["run"]) == sorted([python, *conda_requirements(project["dependencies"])])
+    assert sorted(recipe["requirements"]["run_constraints"]) == sorted(conda_requirements(optional))
     build = conda_requirements(PROJECT["build-system"]["requires"])
-    assert set(recipe["requirements"]["host"]) == {python, "pip", *build}
+    assert sorted(recipe["requirements"]["host"]) == sorted([python, "pip", *build])
     scripts = [f"{name} = {target}" for name, target in project["scripts"].items()]
     assert recipe["build"]["python"]["entry_points"] == scripts
     assert recipe["context"]["version"] == project["version"]

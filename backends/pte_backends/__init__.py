@@ -1,1 +1,1 @@
-"""Backends of pte_tracking: JSON log, TensorBoard, MLflow, and Weights & Biases."""
+"""Included backends of pte_tracking, one package each."""

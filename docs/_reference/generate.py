@@ -24,10 +24,25 @@ def generate(folder: Path) -> dict[str, str]:
     pages = {name: text.replace("\n### Example\n", "\n**Example**\n") for name, text in pages.items()}
     # The builder writes no headings of the second level for classes and functions.
     pages = {name: re.sub("^#(?=##)", "", text, flags=re.MULTILINE) for name, text in pages.items()}
+    pages = {name: _simplify_types(text) for name, text in pages.items()}
     help_command = [sys.executable, "-m", "typer", "pte_tracking._cli", "utils", "docs", "--name", "pte-tracking"]
     help_text = subprocess.run(help_command, check=True, capture_output=True, text=True).stdout
     pages["command-line.md"] = html.unescape(help_text)
     return {name: NOTE + text.strip() + "\n" for name, text in pages.items()}
+
+
+def _simplify_types(text: str) -> str:
+    """Write the types of attributes as code, because the builder emphasizes each word, and omit default functions."""
+    text = re.sub(r"=<function [^>]*>", "=...", text)
+    return re.sub(
+        r"(?m)(\*\*\w+\*\*) \((\*.*?\*)\)(?= \u2013|$)", lambda match: f"{match[1]} (`{_read_type(match[2])}`)", text
+    )
+
+
+def _read_type(markup: str) -> str:
+    markup = re.sub(r"\[\*([\w.]+)\*\]\([^)]*\)", r"\1", markup).replace("*", "").replace("\\", "")
+    names = re.sub(r"[\w.]+\.(?=\w)", "", " ".join(markup.split()))
+    return re.sub(r" (?=[],[])|(?<=\[) ", "", names)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Log the training loss every 10 iterations, and validate after each epoch: python validation.py"""
+"""Log the training loss every 10 iterations, validate and print after each epoch: python validation.py"""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def main() -> None:
         extensions=[
             extensions.Evaluator(val_loader, model, eval_func=evaluate),
             extensions.LogReport(trigger=(10, "iteration")),  # one row per 10 iterations
-            extensions.PrintReport(["iteration", "train/loss", "val/loss", "val/accuracy"]),
+            # The table has one row per epoch: a log of its own, which no backend receives.
+            extensions.PrintReport(
+                ["epoch", "train/loss", "val/loss", "val/accuracy"], log_report=extensions.LogReport(sinks=[])
+            ),
             extensions.snapshot(keep_best=("val/loss", "min", 1)),
         ],
         optimizers=optimizer,

@@ -41,7 +41,7 @@ def compare(
 ) -> None:
     """Compare the parameters and metrics of runs.
 
-    Show status, step, differing parameters, code, and software, and the last, lowest, and highest value of each metric.
+    Show status, step, differing parameters, code, and software, and last, lowest, and highest value of each metric.
     """
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():

@@ -96,7 +96,7 @@ def list_runs(
             fail(f"--best: no run has the metric {best!r}.{suggest_or_list(best, _list_metrics(runs))}", 2)
         if best is None and sort is not None and any(sort in run.metrics for run in runs):
             best = sort
-        found = [(run.summary, _find_best(run.metrics, best)) for run in runs]
+        found = [(run.summary, _find_best(run, best)) for run in runs]
         if as_json:
             print_json([msgspec.to_builtins(run) | {"best": value} for run, value in found])
         elif runs:
@@ -148,9 +148,9 @@ def _sort(runs: Sequence[_ListedRun], name: str) -> list[_ListedRun]:
 
     def rank(run: _ListedRun) -> tuple[bool, bool, Any]:
         if is_metric:
-            best = _find_best(run.metrics, key)
+            best = _find_best(run, key)
             value = None if best is None or best["value"] is None else best["value"]
-            value = -value if value is not None and not is_lower_better(key) else value
+            value = -value if value is not None and not _is_lower_better(run, key) else value
         else:
             value = run.values.get(name)
         return value is None, isinstance(value, str), 0 if value is None else value
@@ -171,12 +171,21 @@ def _list_metrics(runs: Sequence[_ListedRun]) -> Iterable[str]:
     return dict.fromkeys(itertools.chain.from_iterable(run.metrics for run in runs))
 
 
-def _find_best(metrics: Mapping[str, MetricSummary], metric: str | None) -> dict[str, Any] | None:
-    key = metric or primary_metric(key for key, summary in metrics.items() if summary.lowest is not None)
+def _is_lower_better(run: _ListedRun, key: str) -> bool:
+    """Whether lower values of a metric are better, by the ranking of the snapshots, or else by its name."""
+    ranking = run.summary.ranking
+    return is_lower_better(key) if ranking is None or ranking[0] != key else ranking[1] == "min"
+
+
+def _find_best(run: _ListedRun, metric: str | None) -> dict[str, Any] | None:
+    """Return the best value of a metric. Defaults to the metric that ranks the snapshots, or else the primary one."""
+    metrics, ranking = run.metrics, run.summary.ranking
+    ranked = None if ranking is None or ranking[0] not in metrics else ranking[0]
+    key = metric or ranked or primary_metric(key for key, summary in metrics.items() if summary.lowest is not None)
     if key is None or key not in metrics:
         return None
     summary = metrics[key]
-    if is_lower_better(key):
+    if _is_lower_better(run, key):
         return {"key": key, "value": summary.lowest, "step": summary.lowest_step}
     return {"key": key, "value": summary.highest, "step": summary.highest_step}
 

@@ -115,6 +115,8 @@ def _print(
     print_latest(console, "Last rows", run.rows)
     print_plot(console, directory, metrics, plot_height)
     if is_complete:
+        for log, rows in run.other_rows.items():
+            print_latest(console, f"Last rows of {format_cell(log)}", rows)
         print_checkpoints(console, directory, run)
         _print_warnings(console, run)
         for key, kinds in run.hidden.items():

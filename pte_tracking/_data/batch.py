@@ -51,13 +51,14 @@ def unpack(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (batch,), {}
 
 
-def check_signature(function: Callable[..., Any], batch: Any, argument: str) -> None:
+def check_signature(function: Callable[..., Any], batch: Any, argument: str, *, is_given: bool = True) -> None:
     """Check that a function can be called with a batch. Functions without a signature pass.
 
     Args:
         function: The function or module.
         batch: The batch.
         argument: Name of the argument that contains the function, for the error message.
+        is_given: Whether the argument was given. Otherwise, the function is the model that is called by default.
 
     Raises:
         TypeError: If the signature does not accept the unpacked batch.
@@ -72,11 +73,17 @@ def check_signature(function: Callable[..., Any], batch: Any, argument: str) -> 
     except TypeError as error:
         arguments = [f"part_{i}" for i in range(1, len(args) + 1)] + [f"{key}=..." for key in kwargs]
         name = getattr(function, "__name__", type(function).__name__)
-        raise TypeError(
-            f"{argument}: each batch is unpacked, as in {argument}({', '.join(arguments)}), but {name}{signature} does "
-            f"not accept these arguments: {error}. Bind additional arguments, as in "
-            f"lambda data, target: {name}(model, data, target)."
-        ) from None
+        called, parts = argument if is_given else "model", ", ".join(arguments)
+        remedy = "Pass a function that accepts them."
+        if "missing" in str(error):
+            remedy = f"Bind additional arguments, as in lambda data, target: {name}(model, data, target)."
+        if isinstance(function, nn.Module):
+            remedy = f"Pass {argument}=, a function that calls the model, as in lambda data, target: model(data)."
+        message = (
+            f"{argument}: each batch is unpacked, as in {called}({parts}), but {name}{signature} does not accept these "
+            f"arguments: {error}. {remedy}"
+        )
+        raise TypeError(message if is_given else message.replace(": each", " is missing, and each", 1)) from None
 
 
 def example_batch(loader: Iterable[Any]) -> Any:

@@ -32,10 +32,12 @@ class CombinedLoader:
             loaders = [loaders[name] for name in self.names]
         self.loaders = list(loaders)
         if not self.loaders:
-            raise ValueError("batches(): expected a loader, got an empty dictionary")
+            raise ValueError("loader: expected at least one loader, got an empty dictionary")
         for name, loader in zip(self.names or range(len(self.loaders)), self.loaders, strict=True):
             if not hasattr(loader, "__iter__"):
-                raise TypeError(f"batches(): expected loaders by name, got {loader!r} as {name!r}")
+                raise TypeError(
+                    f"loader: expected loaders by name, got an object of type {type(loader).__name__} as {name!r}"
+                )
 
     def __len__(self) -> int:
         lengths = [length for loader in self.loaders if (length := length_of(loader)) is not None]

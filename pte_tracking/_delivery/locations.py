@@ -98,7 +98,9 @@ class Announcer:
                 location = find_location(self._directory, entry)
                 if location is not None:
                     self._entries.remove(entry)
-                    _log_once(logging.INFO, str(location))
+                    # A short line, because it may appear within a table. The command finds the run by itself.
+                    short = msgspec.structs.replace(location, run_id=None) if location.command else location
+                    _log_once(logging.INFO, str(short))
         except (OSError, ValueError) as error:
             raise_from_signal_handler(error)
             _logger.debug("%s: %s", self._directory, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, ParamSpec
 
 from torch import nn
@@ -56,14 +56,20 @@ def check_positions(*names: str) -> Callable[[Callable[_P, None]], Callable[_P, 
 
 
 def check_extensions(extensions: object) -> None:
-    """Check that the extensions can be iterated.
+    """Check that the extensions can be iterated in a fixed order.
 
     Args:
         extensions: The argument of the front end.
 
     Raises:
-        TypeError: If they cannot be iterated.
+        TypeError: If they cannot be iterated, or have no order or are named.
     """
+    if isinstance(extensions, Set | Mapping):
+        # Extensions of equal priority run in the order of the list, which is another one in each process for a set.
+        raise TypeError(
+            f"extensions: expected a list, got a {type(extensions).__name__}. Write [...] in place of {{...}}, and "
+            "name an extension with ExtensionEntry(extension, name=...)."
+        )
     if not isinstance(extensions, Iterable):
         raise TypeError(f"extensions: expected a list of extensions, got {describe_value(extensions)}")
 

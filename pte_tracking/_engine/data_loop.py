@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from torch import nn
+
 from pte_tracking._data.combined import combine
 from pte_tracking._data.position import length_of
 from pte_tracking._data.registry import LoaderRegistry
@@ -84,8 +86,12 @@ class DataLoop:
         """Yield the batches of a loader until the training stops; see :meth:`ExtensionsManager.batches`."""
         if not isinstance(name, str):
             raise TypeError(f"name: expected a string, got {name!r}. Pass several loaders as a dictionary.")
-        if not hasattr(type(loader), "__iter__") and not hasattr(type(loader), "__getitem__"):
-            raise TypeError(f"batches(): expected a DataLoader or another iterable of batches, got {loader!r}")
+        is_iterable = hasattr(type(loader), "__iter__") or hasattr(type(loader), "__getitem__")
+        if not is_iterable or isinstance(loader, nn.Module):  # nn.Sequential would yield its layers
+            raise TypeError(
+                "loader: expected a DataLoader or another iterable of batches, "
+                f"got an object of type {type(loader).__name__}"
+            )
         self._is_requested = True
         return self._iterate(combine(loader), name)
 
@@ -145,6 +151,13 @@ class DataLoop:
 
     def _count(self) -> Iterator[int]:
         owner, progress = self._owner, self._owner.updater
+        has_epochs = any(unit == "epoch" for _, unit in self._stop.training_lengths)
+        # An iterator of batches() sets the epoch length when it is requested first.
+        if has_epochs and not progress.has_epoch_length and not self._is_requested:
+            raise ValueError(
+                "iterations(): the length of the training is in epochs, but no loader sets the epoch length. Write "
+                "manager.iterations(loader), or pass iters_per_epoch= or max_iterations= to the manager."
+            )
         owner.run.is_abandoned = False
         self._warn_if_ended()
         owner.start()

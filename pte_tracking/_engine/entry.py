@@ -166,6 +166,13 @@ def _as_extension(extension: object) -> Extension:
         raise TypeError(
             f"extension: expected an instance, got the class {extension.__name__}. Write {extension.__name__}()."
         )
+    if isinstance(extension, Trigger):
+        name = type(extension).__name__
+        raise TypeError(
+            f"extension: expected an Extension or a function that takes the manager, got the trigger {name}. Pass a "
+            f"trigger that ends the training as stop_trigger={name}(...) to the manager, and one that decides when an "
+            "extension runs as its trigger=."
+        )
     if callable(extension):
         return FunctionExtension(extension)
     raise TypeError(

@@ -192,8 +192,8 @@ def _at_step(checkpoints: Sequence[Checkpoint], source: object, call: str) -> Ch
 def _recorded_ranking(manifest: Manifest, checkpoints: Iterable[Checkpoint], call: str) -> BestPolicy:
     if manifest.ranking is None:
         raise ValueError(
-            f"{call}: the training ranked no snapshots. Pass best=('val/loss', 'min') with one of its metrics: "
-            f"{list_metrics(checkpoints)}."
+            f"{call}: the training ranked no snapshots, because it had no snapshot(keep_best=...). Pass "
+            f"best=('val/loss', 'min') with one of its metrics: {list_metrics(checkpoints)}."
         )
     return BestPolicy(*manifest.ranking, 1)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pte_tracking._engine.parts import TrainingParts
+from pte_tracking._interface.extension import Extension
 from pte_tracking._snapshots.communication_hooks import report_unsaved_hooks
 from pte_tracking._snapshots.gradients import (
     SavedGradients,
@@ -21,6 +22,7 @@ from pte_tracking._snapshots.gradients import (
 from pte_tracking._snapshots.named_flags import frozen_parameters, module_modes
 from pte_tracking._snapshots.stepped_optimizers import SteppedOptimizers
 from pte_tracking._snapshots.unsaved_buffers import report_unrestored, sum_unsaved
+from pte_tracking._snapshots.unsaved_schedulers import report_unsaved_schedulers
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -39,17 +41,22 @@ class ParameterState:
         self._raw_models = raw_models
         self._rank = rank
         self._stepped: SteppedOptimizers | None = None
+        self._stepped_before: SteppedOptimizers | None = SteppedOptimizers()
         self._flags = {
             "frozen": frozen_parameters(parts.states.names),
             "evaluating": module_modes(parts.states.names, parts.models),
         }
-        self._is_loss_logged = self._is_unowned_logged = self._are_hooks_logged = False
+        self._is_loss_logged = self._is_unowned_logged = self._are_hooks_logged = self._are_schedulers_logged = False
 
     def begin_training(self) -> None:
         """Note from now on which gradients each step uses, and which optimizers step."""
-        self._stepped = SteppedOptimizers()
+        self._stepped, self._stepped_before = SteppedOptimizers(), None
         for optimizer in self._parts.optimizers.values():
             watch_steps(optimizer)
+
+    def stepped_before_training(self) -> list[str]:
+        """Return the types of the optimizers that have stepped the models although the training has not begun."""
+        return [] if self._stepped_before is None else self._stepped_before.list_types(self._parts.states.names)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: ``"gradients"`` by optimizer, and details under ``"parameters"``."""
@@ -59,6 +66,10 @@ class ParameterState:
         if not (self._are_hooks_logged or self._rank):
             objects = self._parts.by_kind["state_objects"].values()
             self._are_hooks_logged = report_unsaved_hooks(self._raw_models, objects)
+        if not (self._are_schedulers_logged or self._rank):
+            self._are_schedulers_logged = True
+            saved = [item for item in self._parts.users.values() if not _is_stateless(item)]
+            report_unsaved_schedulers(optimizers.values(), [*saved, *optimizers.values()])
         if self._stepped is not None:
             self._stepped.report_missing(optimizers.values(), self._parts.states.names, self._rank)
             self._report_unowned(optimizers.values())
@@ -135,6 +146,10 @@ class ParameterState:
             name: NamedParameters(self._parts.states.parameters_by_name(optimizer))
             for name, optimizer in self._parts.optimizers.items()
         }
+
+
+def _is_stateless(item: object) -> bool:
+    return isinstance(item, Extension) and type(item).state_dict is Extension.state_dict
 
 
 class NamedParameters:

@@ -84,6 +84,11 @@ class TrainingParts:
         return {"models": self.models, "optimizers": self.optimizers, "state_objects": self._state_objects}
 
     @property
+    def users(self) -> Mapping[str, object]:
+        """Objects by name that may have an optimizer, such as schedulers: extensions and state objects."""
+        return self._users()
+
+    @property
     def optimizers(self) -> dict[str, Any]:
         """All optimizers by name, with those that only extensions or state objects refer to."""
         used = {f"{name}.optimizer": getattr(user, "optimizer", None) for name, user in self._users().items()}

@@ -42,6 +42,8 @@ class RestorableTraining(TrainingProgress):
     optimizers: Mapping[str, optim.Optimizer]
     loaders: LoaderRegistry
     _state: TrainingState
+    #: What the first call of resume() or load_state_dict() did. None before it.
+    _restored: str | None = None
 
     def _make_state(self, state_objects: Mapping[str, StateObject], options: OptimizerOptions) -> TrainingState:
         for name, item in state_objects.items():
@@ -64,6 +66,7 @@ class RestorableTraining(TrainingProgress):
             raw_models=self.raw_models,
         )
         self._lifecycle.before_training = state.begin_training
+        self.run.before_close.append(state.report_unused)
         return state
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,6 +91,7 @@ class RestorableTraining(TrainingProgress):
         """
         self._lifecycle.begin_restore("load_state_dict()")
         self._state.load_state_dict(state, allowed=AllowedDifferences(allow, self.world.rank))
+        self._restored = f"of load_state_dict() restored iteration {self.iteration} of this training"
 
     def resume(self, source: str | os.PathLike[str] = "latest", *, allow: Collection[str] = ()) -> Checkpoint | None:
         """Restore a snapshot and continue its run, before the first iteration.
@@ -107,15 +111,22 @@ class RestorableTraining(TrainingProgress):
             SnapshotError: If the snapshot is damaged or not a snapshot.
             LookupError: If the checkpoint does not exist.
             DirectoryInUseError: If another live process writes to the run directory.
-            RuntimeError: If the training has already started or ended.
+            RuntimeError: If the training has already started or ended, or was resumed before.
             TypeError: If ``allow`` is not a list of strings.
             ValueError: If the snapshot belongs to another training, a part refuses its state, or ``allow`` contains an
                 unknown name. Nothing is restored.
         """
         self._lifecycle.begin_restore("resume()")
+        if self._restored is not None:
+            raise RuntimeError(f"resume(): an earlier call {self._restored}. Call it once, with the source to use.")
         directory = self.run.directory if source in ("latest", "best") else None
         allowed = AllowedDifferences(allow, self.world.rank, directory=directory)
         checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world, allowed)
+        self._restored = (
+            "found no snapshot, and started the run at iteration 0"
+            if checkpoint is None and self.iteration == 0
+            else f"restored iteration {self.iteration} of this training"
+        )
         if checkpoint is not None and self.world.rank == 0:
             stop = self._stop.describe_stop(self.updater) if self._stop.should_stop else None
             log_resume(self, checkpoint, stop)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +32,8 @@ from pte_tracking._snapshots.rank_state import state_for_rank
 from pte_tracking._snapshots.reopen import find_first_batches, open_on_rank_zero, reopen_run
 from pte_tracking._snapshots.shards import reshard
 from pte_tracking._store.events import Checkpoint
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class TrainingState:
@@ -76,6 +80,18 @@ class TrainingState:
     def begin_training(self) -> None:
         """Note the state that the script gives, before the first iteration."""
         self._parameters.begin_training()
+
+    def report_unused(self) -> None:
+        """Log a warning if the run ends before the first iteration, although the loop has trained the models."""
+        if self._stop.should_stop or self._world.rank or sys.exc_info()[1] or self._run.uncaught_error:
+            return
+        if types := self._parameters.stepped_before_training():
+            _logger.warning(
+                "%s: the training ended without an iteration since its start, although the loop stepped %s, so that "
+                "nothing was recorded. Iterate over manager.iterations(loader), or write 'with "
+                "manager.run_iteration():' around each update.",
+                *(self._run.directory, ", ".join(types)),
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: tensors and plain values only.

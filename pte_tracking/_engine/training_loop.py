@@ -110,6 +110,7 @@ class TrainingLoop(RestorableTraining):
         Raises:
             RuntimeError: If another iteration is in progress, or another loop has the same name.
             TypeError: If the loader cannot be iterated.
+            ValueError: If there is no loader, and the training ends after a number of epochs of unknown length.
 
         Example:
             >>> import pte_tracking as pte

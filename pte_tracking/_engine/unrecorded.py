@@ -73,7 +73,8 @@ class LateValues:
             if any(log_report.selects(key) for log_report in self._log_reports):
                 _logger.warning(
                     "%r was reported by the extension %r after the LogReport ran, and is not recorded. Register the "
-                    "extension with priority=pte_tracking.PRIORITY_WRITER.",
+                    "extension with priority=pte_tracking.PRIORITY_WRITER, or PRIORITY_EDITOR if it computes the value "
+                    "from reported ones.",
                     key,
                     extension,
                 )

@@ -237,6 +237,8 @@ class Extension:
     def __call__(self, manager: Manager) -> Any:
         """Run the extension; called at the end of each iteration in which the trigger fires.
 
+        The optimizers in ``step_optimizers`` have stepped, and the gradients are still those of this step.
+
         Args:
             manager: The manager.
         """

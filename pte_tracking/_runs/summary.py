@@ -23,6 +23,7 @@ from pte_tracking._store.metrics import RunMetrics, summarize_metrics
 from pte_tracking._store.status import read_status
 
 _MAX_ROWS = 8
+_MAX_SEARCHED_ROWS = 500  # newest rows among which those of each log are searched
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -40,7 +41,8 @@ class RunSummary(msgspec.Struct, frozen=True):
         tags: Tags by name.
         provenance: Origin of the last session that recorded it.
         step: Highest step of a row or a checkpoint. None if there are none.
-        rows: Last rows, oldest first, at most 8.
+        rows: Last rows of the JSON log ``log``, or of the first log of the run, oldest first, at most 8.
+        other_rows: The same of the other logs with recent rows, by file name.
         checkpoints: Effective checkpoints in ascending order of their steps.
         ranking: Metric by which the training ranks the snapshots, and ``"min"`` or ``"max"``. None if it does not.
         best_checkpoint: Path of the best checkpoint by this metric. None if there is none.
@@ -63,6 +65,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     provenance: dict[str, str]
     step: int | None
     rows: list[dict[str, Number]]
+    other_rows: dict[str, list[dict[str, Number]]]
     checkpoints: list[Checkpoint]
     ranking: tuple[str, Literal["min", "max"]] | None
     best_checkpoint: str | None
@@ -84,8 +87,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         RunNotFoundError: If the directory contains no readable run.
     """
     manifest, path = find_run(directory), directory / JOURNAL
-    newest = (event for event in read_effective_reversed(path) if isinstance(event, Metrics) and event.log is not None)
-    rows = list(itertools.islice(newest, _MAX_ROWS))
+    rows, *other_rows = _read_last_rows(path) or [("log", [])]
     cursors = {entry.key: Cursor.load(directory, entry.key) for entry in manifest.sinks}
     checkpoints = list_checkpoints(directory)
     metrics = metrics or summarize_metrics(directory)
@@ -102,7 +104,8 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         tags=read_tags(directory),
         provenance=read_provenance(directory),
         step=max(steps if metrics.step is None else [*steps, metrics.step], default=None),
-        rows=[_to_row(event) for event in reversed(rows)],
+        rows=rows[1],
+        other_rows=dict(other_rows),
         checkpoints=checkpoints,
         ranking=manifest.ranking,
         best_checkpoint=_find_best(checkpoints, manifest),
@@ -146,6 +149,16 @@ def read_provenance(directory: Path) -> dict[str, str]:
     for event, _ in find_events(directory / JOURNAL, Provenance):
         values = event.values
     return values
+
+
+def _read_last_rows(path: Path) -> list[tuple[str, list[dict[str, Number]]]]:
+    """Return the last rows of each log that has any among the newest rows of the run, by the names of the logs."""
+    newest = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
+    rows: dict[str, deque[dict[str, Number]]] = {}
+    for event in itertools.islice(newest, _MAX_SEARCHED_ROWS):
+        if event.log is not None and len(kept := rows.setdefault(event.log, deque())) < _MAX_ROWS:
+            kept.appendleft(_to_row(event))
+    return sorted((log, list(kept)) for log, kept in rows.items())
 
 
 def _to_row(event: Metrics) -> dict[str, Number]:

@@ -17,7 +17,7 @@ _MAX_STEPS = 1000  # A loop steps all of its optimizers earlier, and a training 
 
 
 class SteppedOptimizers:
-    """Optimizers that step the parameters of some models, noted until the first snapshot or for 1000 steps."""
+    """Optimizers that step, noted until they are reported or for 1000 steps."""
 
     def __init__(self) -> None:
         self._stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()
@@ -30,6 +30,14 @@ class SteppedOptimizers:
         self._remaining_steps -= 1
         if not self._remaining_steps:
             _watching.discard(self)
+
+    def list_types(self, names: ParameterNames) -> list[str]:
+        """Return the types of the noted optimizers with parameters of the models.
+
+        Args:
+            names: Names of the parameters of the models.
+        """
+        return sorted({type(optimizer).__name__ for optimizer in self._stepped if _steps_named(optimizer, names)})
 
     def report_missing(self, saved: Iterable[object], names: ParameterNames, rank: int) -> None:
         """Log optimizers that are not in the snapshot, at the first snapshot after a step.

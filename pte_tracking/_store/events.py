@@ -113,7 +113,10 @@ class Metrics(Event, frozen=True):
 
     @property
     def points(self) -> dict[str, StoredNumber]:
-        """Values that are data points of this event."""
+        """Values that are data points of this event, in a journal.
+
+        A sink receives events whose ``values`` are the data points, unless its ``Limits.separate_logs`` is True.
+        """
         measured = self.measured
         return {key: value for key, value in self.values.items() if key not in measured} if measured else self.values
 

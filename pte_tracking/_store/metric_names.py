@@ -49,6 +49,11 @@ def is_lower_better(key: str) -> bool:
     return bool(words & (_LOSS | _LOWER)) or not words & (_ACCURACY | _HIGHER)
 
 
+def is_known_metric(key: str) -> bool:
+    """Whether the name of a metric shows which values are better."""
+    return bool(_words_of(key) & _KNOWN)
+
+
 def _rank(key: str) -> tuple[bool, int, int, int]:
     words = _words_of(key)
     quality = next((rank for rank, kind in enumerate((_LOSS, _ACCURACY, _KNOWN)) if words & kind), 3)

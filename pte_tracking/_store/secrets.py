@@ -58,8 +58,8 @@ _PLAIN_FRAGMENT = re.compile(r"/|[a-z_.\-]*$")
 def mask_secrets(text: str) -> str:
     """Replace secrets in a text by ``***``.
 
-    Secrets are user names and passwords in URIs, parameters of signed URLs, fragments of URLs, values after options and
-    names that end in token, key, secret or password, and the values of authorization headers.
+    Secrets are user names and passwords in URIs, parameters of signed URLs, fragments of URLs, the value of an option
+    or name that ends in token, key, secret or password, and the values of authorization headers.
 
     Args:
         text: Any text.

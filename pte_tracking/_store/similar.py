@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_MAX_NAMES = 5
 _MAX_SUGGESTIONS = 3
 _MAX_LISTED = 10
 _SIMILAR = 0.65
@@ -14,14 +13,16 @@ _MISSPELLED = 0.9
 
 
 def describe_known(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the known keys that are most similar to a name.
+    """Return a sentence with the known keys, at most ten, the most similar to a name first.
 
     Args:
         name: Name that is not known.
         known: Keys that were reported.
     """
-    keys = difflib.get_close_matches(name, list(known), n=_MAX_NAMES, cutoff=0)
-    return f"Reported keys: {', '.join(map(repr, keys))}." if keys else "No keys were reported."
+    names = list(known)
+    keys = difflib.get_close_matches(name, names, n=_MAX_LISTED, cutoff=0)
+    more = ", ..." if len(names) > _MAX_LISTED else "."
+    return f"Reported keys: {', '.join(map(repr, keys))}{more}" if keys else "No keys were reported."
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+import os
+import sys
+from typing import Any, TextIO
 
 from tqdm import auto
 
+_COLUMNS, _LINES = 80, 24  # of a terminal of unknown size
 #: Whether bars are widgets, which requires a notebook and ipywidgets.
 IS_WIDGET = any(base.__name__ == "tqdm_notebook" for base in auto.tqdm.__mro__)
 
@@ -15,6 +18,21 @@ class Bar(auto.tqdm):  # type: ignore[type-arg]
 
     # A monitoring thread is unsafe in a process that forks the workers of its data loaders.
     monitor_interval = 0
+
+    def __init__(self, *, file: TextIO | None = None, **options: Any) -> None:
+        size = _terminal_size(sys.stderr if file is None else file)
+        if size is not None and not all(size):
+            # A terminal of unknown size, such as that of the command script. tqdm would display an empty line.
+            columns, lines = size
+            options |= {"dynamic_ncols": False, "ncols": columns or _COLUMNS, "nrows": lines or _LINES}
+        super().__init__(file=file, **options)
+
+
+def _terminal_size(out: TextIO) -> os.terminal_size | None:
+    try:
+        return os.get_terminal_size(out.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def can_show(out: TextIO) -> bool:

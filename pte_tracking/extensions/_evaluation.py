@@ -186,13 +186,31 @@ class Evaluation(Extension):
                 bar.close()
 
 
+def check_no_class(argument: str, function: object) -> None:
+    """Raise TypeError if a class was passed instead of a function or an instance.
+
+    Args:
+        argument: Name of the argument.
+        function: Value of the argument.
+    """
+    if isinstance(function, type):
+        raise TypeError(
+            f"{argument}: expected a function or an instance, got the class {function.__name__}. "
+            f"Write {function.__name__}()."
+        )
+
+
 def _check_iterators(iterator: Any) -> dict[str, Iterable[Any]]:
     iterators = dict(iterator) if isinstance(iterator, Mapping) else {"main": iterator}
     if "main" not in iterators:
-        raise ValueError(f"iterator: expected data named 'main', got {sorted(iterators)}")
+        raise ValueError(
+            f"iterator: expected data named 'main', got {sorted(iterators)}. To evaluate one loader, pass the loader "
+            "itself. To evaluate several, create one evaluator for each."
+        )
     for name, each in iterators.items():
         if not isinstance(each, Iterable):
-            raise TypeError(f"iterator: expected an iterable such as a DataLoader as {name!r}, got {each!r}")
+            got = f"the model {type(each).__name__}" if isinstance(each, nn.Module) else repr(each)
+            raise TypeError(f"iterator: expected an iterable such as a DataLoader as {name!r}, got {got}")
         if isinstance(each, Iterator):
             raise TypeError(
                 f"iterator: expected a reusable iterable as {name!r}, got a {type(each).__name__}. "

@@ -18,7 +18,7 @@ _LINE_TIME_FRACTION = 0.02  # minimum time between two lines as a fraction of th
 _MIN_BAR_WIDTH = 5  # characters
 _DEFAULT_VALUES_WIDTH = 100  # characters, if the width of the output is unknown
 _MAX_VALUE_WIDTH = 7  # characters
-_MIN_RATE_WIDTH = len("100.00it/s")
+_MIN_RATE_WIDTH = len("1000.00it/s")
 
 
 class Display(Protocol):

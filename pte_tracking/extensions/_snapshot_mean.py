@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager
 from pte_tracking.reporter import DictSummary
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class SnapshotMean:
@@ -25,6 +28,9 @@ class SnapshotMean:
         self._shared = SharedSummary()
         self._is_complete = False
         self._is_reported = False
+        #: Iteration of the newest value.
+        self._last_iteration: int | None = None
+        self._has_warned = False
 
     @property
     def is_reported(self) -> bool:
@@ -37,6 +43,7 @@ class SnapshotMean:
             self._summary, self._is_complete = DictSummary(), False
         if self._key in manager.observation:
             self._is_reported = True
+            self._last_iteration = manager.iteration
             self._summary.add({self._key: manager.observation[self._key]})
 
     def end_interval(self) -> None:
@@ -55,7 +62,21 @@ class SnapshotMean:
         """
         if self._is_reported:
             values.pop(self._key, None)
-        values.update(self._shared.reduce(manager.world, self._summary).compute_mean())
+        mean = self._shared.reduce(manager.world, self._summary).compute_mean()
+        values.update(mean)
+        if mean and self._is_complete and manager.world.rank == 0:
+            self._check_iteration(manager.iteration)
+
+    def _check_iteration(self, iteration: int) -> None:
+        """Log a warning if the newest value of an interval is that of other weights than those of the snapshot."""
+        if self._last_iteration in (None, iteration) or self._has_warned:
+            return
+        self._has_warned = True
+        _logger.warning(
+            "snapshot: keep_best: the snapshot of iteration %d is ranked by %r of iteration %s, when the model had "
+            "other weights. Give the evaluation and the snapshot the same trigger.",
+            *(iteration, self._key, self._last_iteration),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of an incomplete interval, and whether the metric was ever reported."""

@@ -11,7 +11,7 @@ from torch import nn
 from pte_tracking._data.batch import check_signature, example_batch, mark_last, to_device, unpack
 from pte_tracking._distributed.wrappers import rank_local_model
 from pte_tracking._interface.extension import TriggerLike
-from pte_tracking.extensions._evaluation import Evaluation
+from pte_tracking.extensions._evaluation import Evaluation, check_no_class
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
 #: Function of a batch, the output of the evaluation function for it, and whether it is the last batch.
@@ -117,14 +117,17 @@ class Evaluator(Evaluation):
     ) -> None:
         super().__init__(iterator, target, name=name, eval_hook=eval_hook, progress_bar=progress_bar, trigger=trigger)
         self.eval_func = self._resolve_eval_func(eval_func)
+        self._is_eval_func_given = eval_func is not None
         self._metrics: list[Metric] = []
+        if not isinstance(metrics, Iterable):
+            raise TypeError(f"metrics: expected a list of functions (batch, output, is_last_batch), got {metrics!r}")
         for metric in metrics:
             self.add_metric(metric)
         self._converter = converter or to_device
         self._device = device
         batch = example_batch(self._iterators["main"])
         if converter is None and batch is not None:
-            check_signature(self.eval_func, batch, "eval_func")
+            check_signature(self.eval_func, batch, "eval_func", is_given=self._is_eval_func_given)
 
     def add_metric(self, metric_fn: Metric) -> None:
         """Add a metric.
@@ -133,8 +136,9 @@ class Evaluator(Evaluation):
             metric_fn: Function of the batch, the output of ``eval_func``, and whether the batch is the last one.
 
         Raises:
-            TypeError: If ``metric_fn`` is not callable.
+            TypeError: If ``metric_fn`` is not callable, or is a class.
         """
+        check_no_class("metrics", metric_fn)
         if not callable(metric_fn):
             raise TypeError(f"metrics: expected functions (batch, output, is_last_batch), got {metric_fn!r}")
         self._metrics.append(metric_fn)
@@ -147,7 +151,7 @@ class Evaluator(Evaluation):
             for index, (batch, is_last) in enumerate(mark_last(self._iterators["main"])):
                 converted = self._converter(batch, self._device)
                 if index == 0:
-                    check_signature(self.eval_func, converted, "eval_func")
+                    check_signature(self.eval_func, converted, "eval_func", is_given=self._is_eval_func_given)
                 summary.add(self._observe(converted, is_last))
                 batches += 1
                 bar.update()
@@ -170,6 +174,7 @@ class Evaluator(Evaluation):
 
     def _resolve_eval_func(self, eval_func: Callable[..., Any] | None) -> Callable[..., Any]:
         if eval_func is not None:
+            check_no_class("eval_func", eval_func)
             if not callable(eval_func):
                 raise TypeError(f"eval_func: expected a function to be called with each batch, got {eval_func!r}")
             return rank_local_model(eval_func)

@@ -120,6 +120,7 @@ class LogReport(IntervalExtension):
         self._receivers: frozenset[str] = frozenset()
         self._has_failed = False
         self._row_iteration: int | None = None
+        self._has_interrupted_row = False
 
     @property
     def interval_unit(self) -> str:
@@ -182,6 +183,11 @@ class LogReport(IntervalExtension):
         if function not in self._subscribers:
             self._subscribers.append(function)
 
+    @property
+    def has_interrupted_row(self) -> bool:
+        """Whether the last row contains an interval that an error or an early end of the loop interrupted."""
+        return self._has_interrupted_row
+
     def selects(self, key: str) -> bool:
         """Return whether the extension logs the values of a key."""
         return self._keys is None or key in self._keys
@@ -190,7 +196,7 @@ class LogReport(IntervalExtension):
         self._run = manager.run
 
     def initialize(self, manager: Manager) -> None:
-        self._run, self._has_failed = manager.run, False
+        self._run, self._has_failed, self._has_interrupted_row = manager.run, False, False
         self._group = group_of(manager.run)
         self._receivers = self._group.join(self._sinks)
 
@@ -229,7 +235,9 @@ class LogReport(IntervalExtension):
     def finalize(self, manager: Manager) -> None:
         """Log the values of the incomplete interval as the last row, and the keys that were never reported."""
         self._log_last_row(manager)
-        if not self._missing or self._row_iteration is None or manager.world.rank or not has_ended_an_epoch(manager):
+        if not self._missing or self._row_iteration is None or manager.world.rank:
+            return
+        if self._has_failed or not has_ended_an_epoch(manager):
             return
         # An earlier session, or another rank, may have reported the key.
         known = {key for row in self.log for key in row}
@@ -244,9 +252,11 @@ class LogReport(IntervalExtension):
             return
         summary, self._summary = self._summary, DictSummary()
         # Other ranks may be in the middle of an iteration, unless the training has reached its end on all of them.
-        if manager.stop_trigger and not self._has_failed:
+        is_complete = manager.stop_trigger and not self._has_failed
+        if is_complete:
             summary = self._shared.reduce(manager.world, summary)
         if self._group is not None and manager.world.rank == 0 and not summary.is_empty:
+            self._has_interrupted_row = not is_complete
             self._log_row(manager, summary.compute_mean())
 
     def state_dict(self) -> dict[str, Any]:

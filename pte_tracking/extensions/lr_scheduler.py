@@ -33,9 +33,10 @@ class LRScheduler(Extension):
     """Extension that steps a learning rate scheduler.
 
     The extension runs at the end of each epoch, or according to ``trigger``, and calls the ``step()`` method of the
-    scheduler. A ``ReduceLROnPlateau`` scheduler receives the value reported as ``val/loss``. If the optimizer has not
-    stepped since the last run, because a gradient scaler skipped its steps or gradients are being accumulated, the
-    scheduler is not stepped either.
+    scheduler. For a schedule in iterations, such as warm-up, pass ``trigger=(1, "iteration")``. The loop must not call
+    ``step()``, too. A ``ReduceLROnPlateau`` scheduler receives the value reported as ``val/loss``; for another value,
+    pass ``stepper=LRScheduler.step_by_value(key)``. If the optimizer has not stepped since the last run, because a
+    gradient scaler skipped its steps or gradients are being accumulated, the scheduler is not stepped either.
 
     The extension reports no values. To report the learning rate, use :func:`~pte_tracking.extensions.observe_lr`.
     Snapshots contain the states of the scheduler and of its optimizer.
@@ -52,8 +53,8 @@ class LRScheduler(Extension):
     Raises:
         TypeError: If ``scheduler`` is not a scheduler, if ``stepper`` is not callable, or if
             ``wait_for_first_optimizer_step`` is set and the scheduler has no attribute ``optimizer``.
-        ValueError: If ``trigger`` is invalid. During the training, if ``val/loss`` was not reported for a
-            ``ReduceLROnPlateau`` scheduler.
+        ValueError: If ``trigger`` is invalid, or if ``stepper`` is missing for a ``ReduceLROnPlateau`` scheduler with
+            ``mode="max"``. During the training, if ``val/loss`` was not reported for a ``ReduceLROnPlateau`` scheduler.
 
     Attributes:
         scheduler: The scheduler.
@@ -102,11 +103,20 @@ class LRScheduler(Extension):
             )
         if not callable(stepper):
             raise TypeError(f"stepper: expected a function of the manager and the scheduler, got {stepper!r}")
+        if stepper is _default_stepper and isinstance(scheduler, ReduceLROnPlateau) and scheduler.mode == "max":
+            raise ValueError(
+                "stepper: expected a function for ReduceLROnPlateau(mode='max'), because the default one passes "
+                "'val/loss' to the scheduler. Pass the key of the value, such as "
+                "stepper=LRScheduler.step_by_value('val/accuracy')."
+            )
         self.scheduler = scheduler
         self.trigger = get_trigger(trigger)
         self._stepper = stepper
         self._steps = OptimizerSteps(self.optimizer)
         self._waits_for_first_step = wait_for_first_optimizer_step
+        #: Number of steps of the scheduler at the end of the last call.
+        self._step_count = 0.0
+        self._has_warned = False
         if wait_for_first_optimizer_step and not isinstance(self.optimizer, Optimizer):
             raise TypeError(
                 f"wait_for_first_optimizer_step: expected a scheduler with the attribute 'optimizer', "
@@ -118,10 +128,26 @@ class LRScheduler(Extension):
         """Optimizer of the scheduler; None if the scheduler has no such attribute."""
         return getattr(self.scheduler, "optimizer", None)
 
+    def initialize(self, manager: Manager) -> None:
+        self._step_count = self._count_steps()
+
     def __call__(self, manager: Manager) -> None:
+        if self._count_steps() > self._step_count and not self._has_warned and manager.world.rank == 0:
+            self._has_warned = True
+            _logger.warning(
+                "LRScheduler: %s was also stepped outside of this extension by iteration %d, so that it steps too "
+                "often. Remove scheduler.step() from the loop, or remove the extension and pass "
+                "state_objects={'scheduler': scheduler} to the manager.",
+                *(type(self.scheduler).__name__, manager.iteration),
+            )
         is_due = self._steps.take()
         if is_due and (self._steps.has_ever_stepped or not self._waits_for_first_step):
             self._stepper(manager, self.scheduler)
+        self._step_count = self._count_steps()
+
+    def _count_steps(self) -> float:
+        count = getattr(self.scheduler, "last_epoch", 0)
+        return count if isinstance(count, int | float) else 0
 
     @staticmethod
     def step_by_value(key: str) -> Stepper:
@@ -163,4 +189,5 @@ class LRScheduler(Extension):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if hasattr(self.scheduler, "load_state_dict"):
             self.scheduler.load_state_dict(state["scheduler"])
+            self._step_count = self._count_steps()
         self._steps.load_state_dict(state["steps"])

@@ -61,7 +61,7 @@ class PlotReport(IntervalExtension):
         filename: Path of the file relative to the run directory, also accepted as ``file_name``. The suffix selects the
             format. Several plots in one manager require different names. Defaults to ``"plot.png"``.
         marker: Marker of matplotlib for the points of curves with at most 30 points. None for no marker. Defaults to
-            ``"o"``.
+            ``"x"``.
         grid: Whether to draw a grid. Defaults to True.
 
     Raises:
@@ -91,7 +91,7 @@ class PlotReport(IntervalExtension):
         trigger: TriggerLike = (1, "epoch"),
         postprocess: Callable[[Figure, Axes, DictSummary], object] | None = None,
         filename: str | None = None,
-        marker: str | None = "o",
+        marker: str | None = "x",
         grid: bool = True,
     ) -> None:
         self._y_keys = [y_keys] if isinstance(y_keys, str) else list(y_keys)

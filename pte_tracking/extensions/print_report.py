@@ -30,6 +30,7 @@ class PrintReport(IntervalExtension):
     aligned columns. A progress bar on the same terminal remains below the table. After a resume, only new rows are
     printed. In a notebook, the last 100 rows are shown as one table that is updated in place. An entry that occurs in
     no row causes one warning, at the end of the training or, if it is almost equal to a key, after the second row.
+    If an error or a ``break`` ends the loop within an interval, the row of this interval is logged but not printed.
 
     The extension reports no values. Snapshots contain the rows that are not printed yet, and the state of a LogReport
     that is run by this extension.
@@ -82,8 +83,10 @@ class PrintReport(IntervalExtension):
         self._missing: list[str] = list(entries or ())
         self._seen: dict[str, None] = {}
         self._row_count = 0
+        self._has_failed = False
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
+        self._has_failed = True
         if log_report := self._owned_log_report():
             log_report.on_error(manager, exc, tb)
 
@@ -118,10 +121,14 @@ class PrintReport(IntervalExtension):
         if log_report := self._owned_log_report():
             log_report.finalize(manager)
         if self._table is not None:  # A rank that was added on a resume has the rows of rank 0, and no table.
+            if self._rows and self._resolve_log_report(manager).has_interrupted_row:
+                self._rows.pop()
             if self._rows:
                 self._print_rows()
             self._table.refresh(at_once=True)
-        if self._missing and self._row_count and manager.world.rank == 0 and has_ended_an_epoch(manager):
+        if self._has_failed or not self._missing or not self._row_count or manager.world.rank:
+            return
+        if has_ended_an_epoch(manager):
             # An earlier session may have logged the key.
             known = {key for row in self._resolve_log_report(manager).log for key in row}
             self._warn_missing([key for key in self._missing if key not in known])
@@ -149,8 +156,10 @@ class PrintReport(IntervalExtension):
         try:
             extension = manager.get_extension(self._log_report)
         except ValueError as error:
+            reason = str(error).removeprefix("name: ")
             raise ValueError(
-                f"PrintReport requires a LogReport. Add extensions.LogReport() or set log_report: {error}"
+                f"PrintReport: {reason} Add extensions.LogReport() to the extensions, or pass log_report=, the name of "
+                "another LogReport."
             ) from None
         if not isinstance(extension, LogReport):
             raise TypeError(

@@ -53,7 +53,7 @@ def snapshot(
 
     Args:
         filename: Name of the file in the run directory: a format string with numeric attributes of the manager.
-        target: Object to save instead, without the last two options and ``keep_best``; see :func:`snapshot_object`.
+        target: Object to save instead, without ``keep_best``, ``on_signal``, ``mirror``; see :func:`snapshot_object`.
         trigger: When to take a snapshot. Defaults to ``(1, "epoch")``, after each epoch.
         condition: Called without arguments when the trigger fires. No snapshot is taken if it returns False on rank 0.
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept; with ``keep_best``, one.

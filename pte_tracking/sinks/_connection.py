@@ -30,7 +30,7 @@ class RunView(Protocol):
 
     @property
     def name(self) -> str:
-        """Display name of the run."""
+        """Display name of the run. Defaults to the directory name and a short ID, such as ``result-8e2313``."""
 
     @property
     def directory(self) -> Path:

@@ -60,9 +60,9 @@ class Sink(ABC):
             schemes with their colon, such as ``"runs:"``. A directory is recognized by the names of its files, except
             by patterns of a suffix such as ``"*.csv"``. Defaults to ``()``.
         limits: Limits of the backend. Defaults to ``Limits()``.
-        shows: How the backend shows each kind of event: ``"native"``, or ``"artifact"`` for a file or text of the run.
-            Kinds that it does not show are missing. :class:`pte_tracking.testing.SinkContract` tests the declaration.
-            Defaults to None: not declared.
+        shows: How the backend shows each kind of event: ``"native"``, or ``"artifact"`` for a file, text, or
+            parameter of the run. Kinds that it does not show are missing. The test suite
+            :class:`pte_tracking.testing.SinkContract` tests the declaration. Defaults to None: not declared.
         poll_seconds: Seconds between two calls of :meth:`PolledConnection.poll`. An inline sink is not polled. Defaults
             to None: the connections have no such method.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers.interval import IntervalTrigger
 
@@ -41,6 +41,11 @@ def get_trigger(trigger: TriggerLike) -> Trigger:
     if isinstance(trigger, type):
         raise TypeError(
             f"trigger: expected an instance, got the class {trigger.__name__}. Write {trigger.__name__}(...)."
+        )
+    if isinstance(trigger, Extension):
+        raise TypeError(
+            f"trigger: expected (period, unit) or a trigger, got the extension {type(trigger).__name__}. Add it to the "
+            "list of extensions."
         )
     if callable(trigger):
         return CallableTrigger(trigger)

@@ -11,6 +11,7 @@ from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import accept_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._store.messages import write_above_bars
+from pte_tracking._store.metric_names import is_known_metric, is_lower_better
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers._conversion import get_trigger
 from pte_tracking.triggers.interval import IntervalTrigger
@@ -37,7 +38,9 @@ class EarlyStoppingTrigger(Trigger):
         patience: Number of consecutive intervals without a new best mean after which the trigger fires, also accepted
             as ``patients``. At least 1. Defaults to 3.
         mode: ``"max"`` if a higher mean is better, ``"min"`` if a lower mean is better. ``"auto"``, the default,
-            selects ``"max"`` if ``monitor`` contains ``accuracy`` and ``"min"`` otherwise.
+            selects ``"max"`` if ``monitor`` contains the name of a metric of which higher values are better, such as
+            accuracy, f1, auc, precision, recall, iou, dice, bleu, or r2, as a word, and ``"min"`` otherwise. A warning
+            is logged if the name does not show the mode.
         verbose: Whether to print the line about an early stop to the standard output of rank 0. Defaults to False: it
             is logged.
         max_trigger: Maximum length of the training. Defaults to ``(100, "epoch")``, as in Chainer.
@@ -87,12 +90,24 @@ class EarlyStoppingTrigger(Trigger):
         if not isinstance(limit, IntervalTrigger):
             raise TypeError(f"max_trigger: expected a length such as (100, 'epoch'), got {max_trigger!r}")
         self._max_trigger = limit
-        self._sign = 1 if mode == "max" or (mode == "auto" and "accuracy" in monitor) else -1
+        if mode == "auto":
+            mode = "min" if is_lower_better(monitor) else "max"
+            if not is_known_metric(monitor):
+                _logger.warning(
+                    "EarlyStoppingTrigger: the name %r does not show which values are better, so lower values are. "
+                    "Pass mode='max' or mode='min'.",
+                    monitor,
+                )
+        self._sign = 1 if mode == "max" else -1
         self._patience = patience
         self._verbose = verbose
         self._min_delta = min_delta
         self._best = -math.inf  # The signed mean: the highest is the best in both modes.
         self._bad_intervals = 0
+
+    @property
+    def _mode(self) -> str:
+        return "max" if self._sign > 0 else "min"
 
     @property
     def training_length(self) -> tuple[float, str]:
@@ -110,8 +125,8 @@ class EarlyStoppingTrigger(Trigger):
         if value is None or self._bad_intervals < self._patience:
             return self._max_trigger.is_reached(manager.updater)
         if manager.world.rank == 0:
-            best = self._sign * self._best
-            line = f"Early stopping at iteration {manager.iteration}. Best {self._mean.key}: {best}"
+            best = f"Best {self._mean.key} (mode {self._mode!r}): {self._sign * self._best:.4g}"
+            line = f"Early stopping {_describe_progress(manager)}. {best}"
             if self._verbose and sys.stdout is not None:
                 write_above_bars(f"{line}\n", sys.stdout)
             else:
@@ -139,12 +154,17 @@ class EarlyStoppingTrigger(Trigger):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        mode = "max" if self._sign > 0 else "min"
-        return {"mode": mode, "mean": self._mean.state_dict(), "best": self._best, "in_vain": self._bad_intervals}
+        return {"mode": self._mode, "mean": self._mean.state_dict(), "best": self._best, "in_vain": self._bad_intervals}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        mode = self.state_dict()["mode"]
-        if (saved_mode := state.get("mode", mode)) != mode:
-            raise ValueError(f"the saved best mean is of the mode {saved_mode!r}, but the mode is {mode!r} now")
+        if (saved_mode := state.get("mode", self._mode)) != self._mode:
+            raise ValueError(f"the saved best mean is of the mode {saved_mode!r}, but the mode is {self._mode!r} now")
         self._mean.load_state_dict(state["mean"])
         self._best, self._bad_intervals = state["best"], state["in_vain"]
+
+
+def _describe_progress(manager: Manager) -> str:
+    progress = manager.updater
+    if progress.has_epoch_length and progress.is_new_epoch:
+        return f"after epoch {progress.epoch}"
+    return f"at iteration {progress.iteration}"

@@ -184,6 +184,25 @@ def test_snapshot_that_was_pruned_before_its_upload_is_left_out(tmp_path: Path) 
     assert run.rejected_events == {}
 
 
+def test_snapshot_that_is_pruned_during_its_upload_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = Store.upload
+
+    def prune_and_upload(self: Store, path: Path, name: str) -> str:
+        path.unlink()
+        return upload(self, path, name)
+
+    sink, run = start(tmp_path)
+    save(run, "gone", 1)
+    with monkeypatch.context() as pruning:
+        pruning.setattr(Store, "upload", prune_and_upload)
+        run.deliver()
+    assert list(Path(sink.url).glob("*/snapshots/*")) == []
+    assert run.rejected_events == {}
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
 def test_index_that_names_another_directory_is_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sink, run = start(tmp_path)
     save(run, "snapshot", 1)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -143,6 +144,25 @@ def test_snapshot_pruned_before_delivery_is_skipped(uri: str, recorded: Recorded
     assert find_models(uri, recorded).keys() == {"snapshot_iter_2"}
     consumer = SinkConsumer(recorded.directory, recorded.manifest, recorded.manifest.sinks[0])
     assert consumer.cursor.rejected == {}
+
+
+def test_snapshot_pruned_during_upload_is_skipped(
+    uri: str, recorded: RecordedRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = _checkpoints.Checkpoints._upload_files
+
+    def prune_and_upload(self: Any, model: Any, path: Path) -> None:
+        if path.name == "snapshot_iter_1":
+            path.unlink()
+        upload(self, model, path)
+
+    monkeypatch.setattr(_checkpoints.Checkpoints, "_upload_files", prune_and_upload)
+    log_snapshot(recorded, 1)
+    log_snapshot(recorded, 2)
+    recorded.deliver()
+    assert find_models(uri, recorded).keys() == {"snapshot_iter_2"}
+    assert recorded.rejected_events == {}
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 def test_snapshot_rewritten_after_rewind_replaces_model(uri: str, recorded: RecordedRun, tmp_path: Path) -> None:

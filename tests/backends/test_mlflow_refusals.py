@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pte_backends.mlflow import MLflowSink
+from pte_backends.mlflow import MLflowSink, _errors
 from pte_tracking._delivery.backlog import backlog
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._delivery.cursor import Cursor
@@ -18,6 +20,7 @@ from pte_tracking._store import events
 from pte_tracking.sinks import checkpoint_digest
 from pte_tracking.testing import RecordedRun
 from tests.backends.test_mlflow import append_event, find_run, read_points
+from tests.servers import free_port
 
 pytestmark = [
     pytest.mark.usefixtures("mlflow_environment"),
@@ -135,6 +138,15 @@ def test_unreachable_artifact_store_postpones_checkpoint_until_it_is_pruned(
     recorded.end()
     assert sorted(load_cursor(recorded).postponed) == ["2", "3"]
     assert read_points(mlflow_store, find_run(mlflow_store, recorded)) == {"a": [(1, 1.0)]}
+
+
+def test_unreachable_server_is_named_with_the_reason_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(ConnectionError) as caught, _errors.translate_auth_errors(uri):
+        MlflowClient(uri).get_experiment("0")
+    refusal = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    assert str(caught.value) == f"{uri} is not reachable: {refusal}"
 
 
 def test_tag_whose_text_is_not_stored_is_rejected(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,9 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-from pte_backends.tensorboard import _values
+from pte_backends.tensorboard import TensorBoardSink, _values
 from pte_backends.tensorboard._checksum import masked_checksum
+from pte_tracking.testing import RecordedRun
 
 RUN: Any = SimpleNamespace(id="abcdef123", name="digits-abcdef", start_time=1234.5)
 
@@ -41,6 +43,16 @@ def test_session_end_equals_that_of_tensorboard(succeeded: bool) -> None:
     expected = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=info))
     built = _values.build_session_end(succeeded, 9.5)
     assert (built.tag, built.metadata, built.tensor) == (metadata.SESSION_END_INFO_TAG, expected, metadata.NULL_TENSOR)
+
+
+def test_event_file_of_another_program_causes_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = RecordedRun(tmp_path / "run", TensorBoardSink())
+    run.log(1, {"loss": 0.5})
+    run.deliver()
+    (run.directory / "events.out.tfevents.1796094908.host.7.0").touch()
+    run.end()
+    (message,) = (record.getMessage() for record in caplog.records if "another program" in record.getMessage())
+    assert "events.out.tfevents.1796094908.host.7.0 to the run directory" in message
 
 
 def parse_plugin_data(value: Any) -> Any:

@@ -17,7 +17,7 @@ from trackio import Api
 from trackio.sqlite_storage import SQLiteStorage
 from trackio.utils import ARTIFACTS_DIR, MEDIA_DIR, TRACKIO_DIR
 
-from pte_backends.trackio import TrackioSink
+from pte_backends.trackio import TrackioSink, _artifacts
 from pte_tracking._store import events
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import JOURNAL
@@ -127,6 +127,24 @@ def test_files_become_media_and_artifacts(sink: TrackioSink, tmp_path: Path) -> 
     snapshot = SQLiteStorage.get_artifact_manifest(sink.project, f"checkpoint-{run.manifest.id}", "step-4")
     assert snapshot["manifest"][0]["ref"] == (run.directory / "snapshot").as_uri()
     assert snapshot["metadata"]["step"] == 4
+
+
+def test_snapshot_pruned_after_its_path_was_checked_is_skipped(
+    sink: TrackioSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def check_and_prune(directory: Path, path: Path) -> tuple[list[Path], int]:
+        path.unlink()
+        return [path], 0
+
+    run = RecordedRun(tmp_path / "run", sink)
+    (run.directory / "snapshot").write_bytes(b"state")
+    run.journal.append(events.Checkpoint, "snapshot", 1, "0" * 64, 5, 1, {})
+    run.log(1, {"loss": 0.5})
+    monkeypatch.setattr(_artifacts, "list_owned_files", check_and_prune)
+    run.deliver()
+    assert run.rejected_events == {}
+    assert read_points(sink, run.directory) == {"loss": [(1, 0.5)]}
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 def test_artifact_name_of_another_type_is_rejected(sink: TrackioSink, tmp_path: Path) -> None:

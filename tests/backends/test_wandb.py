@@ -20,7 +20,7 @@ from wandb.proto import wandb_internal_pb2 as pb
 
 import pte_tracking as pte
 from pte_backends._record_log import frame
-from pte_backends.wandb import WandbSink, _framing
+from pte_backends.wandb import WandbSink, _framing, _models
 from pte_tracking._store import events
 from pte_tracking.sinks import BestMetric, Display, EventKind, ModelSignature, Sink
 from pte_tracking.testing import Points, RecordedRun, SinkContract
@@ -204,6 +204,24 @@ def test_superseded_metrics_and_pruned_checkpoints_are_removed(tmp_path: Path) -
         list(record.artifact.aliases) for record in read_records(recorded.directory) if record.HasField("artifact")
     ]
     assert aliases == [["latest", "step-2"]]
+
+
+def test_snapshot_pruned_after_its_path_was_checked_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def check_and_prune(directory: Path, path: Path) -> tuple[list[Path], int]:
+        path.unlink()
+        return [path], 0
+
+    run = RecordedRun(tmp_path / "run", WandbSink("p"))
+    (run.directory / "snapshot").write_bytes(b"state")
+    run.journal.append(events.Checkpoint, "snapshot", 1, "0" * 64, 5, 1, {})
+    run.log(1, {"loss": 0.5})
+    monkeypatch.setattr(_models, "list_owned_files", check_and_prune)
+    run.deliver()
+    assert run.rejected_events == {}
+    assert read_run_points(run.directory) == {"loss": [(1, 0.5)]}
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
 
 def test_truncated_file_is_rebuilt(tmp_path: Path) -> None:

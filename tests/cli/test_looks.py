@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import struct
@@ -170,3 +171,19 @@ def test_name_with_codes_of_emojis_is_printed_unchanged(tmp_path: Path) -> None:
     output = invoke("show", tmp_path).stdout
     assert output.startswith("a:rocket:b  FINISHED")
     assert [line.split() for line in output.splitlines() if ":smile:" in line] == [[":smile:", "[bold]x"]]
+
+
+def test_list_shows_best_value_of_metric_that_ranks_snapshots(tmp_path: Path) -> None:
+    for name, lowest in (("first", 2.0), ("second", 1.0)):
+        with pte.Run(tmp_path / name, sinks=[]) as run:
+            run.log_metrics({"val/loss": 0.5, "val/distance_score": lowest}, 1)
+            run.log_metrics({"val/loss": 0.6, "val/distance_score": 3.0}, 2)
+            run.set_ranking("val/distance_score", "min")
+    runs = json.loads(invoke("list", tmp_path, "--json", "--sort", "val/distance_score").stdout)
+    assert [item["best"] for item in runs] == [
+        {"key": "val/distance_score", "value": 1.0, "step": 1},
+        {"key": "val/distance_score", "value": 2.0, "step": 1},
+    ]
+    assert "Best val/distance_score" in invoke("list", tmp_path).stdout
+    (_, other) = json.loads(invoke("list", tmp_path, "--json", "--best", "val/loss").stdout)
+    assert other["best"]["value"] == 0.5

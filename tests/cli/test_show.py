@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import pte_tracking as pte
+from pte_tracking import extensions
 from pte_tracking._cli.rendering import print_latest
 from pte_tracking._delivery.cursor import Cursor, CursorStore
 from pte_tracking._store import metrics
@@ -50,6 +51,32 @@ def test_json_option_prints_same_strict_json_in_list_and_show(run: Path) -> None
     assert shown["rows"][-1] == {"epoch": 2.0, "iteration": 20, "loss": 0.05, "odd": None}
     (listed,) = json.loads(invoke("list", run, "--json").output)
     assert listed == shown | {"best": {"key": "loss", "value": 0.05, "step": 20}}
+
+
+def test_list_and_sort_use_the_metric_and_the_mode_of_keep_best(tmp_path: Path) -> None:
+    for name, values in [("low", [0.5, 0.1, 0.3]), ("high", [0.2, 0.9, 0.4])]:
+        best = extensions.snapshot(trigger=(1, "iteration"), keep_best=("val/overlap_loss", "max", 1))
+        report = extensions.LogReport(trigger=(1, "iteration"))
+        manager = pte.ExtensionsManager({}, 1, [best, report], out_dir=tmp_path / name, sinks=[])
+        for value in manager.iterations(values):
+            pte.report({"val/overlap_loss": value, "val/loss": 0.0})
+    listed = json.loads(invoke("list", tmp_path, "--sort", "val/overlap_loss", "--json").output)
+    assert [(run["name"].split("-")[0], run["best"]["value"], run["best"]["step"]) for run in listed] == [
+        ("high", 0.9, 2),
+        ("low", 0.5, 1),
+    ]
+    assert "Best val/overlap_loss" in invoke("list", tmp_path).output
+
+
+def test_show_prints_the_rows_of_each_log(tmp_path: Path) -> None:
+    logs = [extensions.LogReport(trigger=(2, "iteration")), extensions.LogReport()]
+    manager = pte.ExtensionsManager({}, 2, logs, out_dir=tmp_path, sinks=[])
+    for value in manager.iterations([1.0, 2.0, 3.0, 4.0]):
+        pte.report({"loss": value})
+    shown = json.loads(invoke("show", tmp_path, "--json").output)
+    assert [(row["iteration"], row["loss"]) for row in shown["rows"]] == [(2, 1.5), (4, 3.5), (6, 1.5), (8, 3.5)]
+    assert [(row["iteration"], row["loss"]) for row in shown["other_rows"]["log_1"]] == [(4, 2.5), (8, 2.5)]
+    assert re.search(r"Last rows of log_1 *\n.*iteration.*\n +1 +4 +2.5 ", invoke("show", tmp_path).output)
 
 
 def test_list_shows_best_value(run: Path) -> None:

@@ -106,6 +106,25 @@ def test_check_takes_incompatible_function_raises_type_error(function: Any, batc
         check_signature(function, batch, "eval_func")
 
 
+@pytest.mark.parametrize(
+    ("function", "is_given", "message"),
+    [
+        (
+            OptionalTargetModel(),
+            False,
+            r"eval_func is missing, and each batch is unpacked, as in model\(.*Pass eval_func=, a",
+        ),
+        (OptionalTargetModel(), True, r"eval_func: each batch is unpacked, as in eval_func\(.*Pass eval_func=, a"),
+        (lambda data: None, True, r"too many positional arguments. Pass a function that accepts them\.$"),
+        (evaluate, True, r"Bind additional arguments, as in lambda data, target: evaluate\(model, data, target\)\.$"),
+    ],
+)
+def test_check_of_signature_names_fitting_remedy(function: Any, is_given: bool, message: str) -> None:
+    batch = [1, 2] if function is evaluate else [1, 2, 3]
+    with pytest.raises(TypeError, match=message):
+        check_signature(function, batch, "eval_func", is_given=is_given)
+
+
 def parts(form: Any) -> int | None:
     return None if form is None else len(unpack(form)[0])
 

@@ -87,7 +87,11 @@ def test_list_of_batches_is_one_loader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("loader", "message"),
-    [({}, "got an empty dictionary"), ({"a": 3}, "got 3 as 'a'"), (3, "expected a DataLoader .* got 3")],
+    [
+        ({}, "got an empty dictionary"),
+        ({"a": 3}, "got an object of type int as 'a'"),
+        (3, "expected a DataLoader .* got an object of type int"),
+    ],
 )
 def test_batches_of_no_loader_is_refused_at_the_call(tmp_path: Path, loader: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):

@@ -356,6 +356,21 @@ def test_iterations_without_a_loader_yield_the_number_of_completed_iterations(tm
     assert manager.is_ended
 
 
+@pytest.mark.parametrize("loader", [torch.nn.Linear(2, 1), torch.nn.Sequential(torch.nn.ReLU())])
+def test_iterations_over_a_model_are_refused_in_one_line(tmp_path: Path, loader: Any) -> None:
+    manager = pte.ExtensionsManager({}, 1, out_dir=tmp_path, sinks=[])
+    with pytest.raises(TypeError, match=r"^loader: expected a DataLoader .*, got an object of type \w+$"):
+        manager.iterations(loader)
+
+
+def test_iterations_without_a_loader_require_an_epoch_length(tmp_path: Path) -> None:
+    manager = pte.ExtensionsManager({}, 1, out_dir=tmp_path, sinks=[])
+    with pytest.raises(ValueError, match=r"Write manager\.iterations\(loader\), or pass iters_per_epoch="):
+        next(manager.iterations())
+    batches = manager.batches([0.5, 0.25])
+    assert [next(batches) for _ in manager.iterations()] == [0.5, 0.25]
+
+
 def test_iterations_without_a_loader_left_by_break_continue_in_the_next_loop(tmp_path: Path) -> None:
     manager = make(tmp_path, iters_per_epoch=2)
     for step in manager.iterations():

@@ -66,7 +66,10 @@ STOPPED = r"Training already stopped at iteration 2\. Check manager\.stop_trigge
 
 #: The refused calls. Every pair of a phase and an operation that is not in this table is allowed.
 REFUSED: dict[tuple[str, str], str] = {
-    ("open", "resume"): r"resume\(\): the run is already open",
+    (
+        "open",
+        "resume",
+    ): r"resume\(\): an earlier call found no snapshot, and started the run at iteration 0\. Call it once",
     ("running", "extend"): EXTEND,
     ("running", "resume"): RESUME,
     ("running", "load_state_dict"): LOAD,

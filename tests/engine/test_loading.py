@@ -141,7 +141,10 @@ def test_load_path_relative_to_the_working_directory(tmp_path: Path, monkeypatch
 
 def test_load_best_by_another_metric(tmp_path: Path) -> None:
     train(tmp_path, keep_best=None)
-    with pytest.raises(ValueError, match=r"the training ranked no snapshots. Pass best=.*its metrics: loss"):
+    with pytest.raises(
+        ValueError,
+        match=r"no snapshots, because it had no snapshot\(keep_best=...\). Pass best=.*its metrics: loss",
+    ):
         pte.load(tmp_path, "best")
     assert pte.load(tmp_path, "best", best=("loss", "max")).step == 4
     with pytest.raises(LookupError, match=r"no snapshot has a finite value of 'acc'. Available metrics: loss"):

@@ -127,4 +127,6 @@ def test_improvement_below_min_delta_counts_as_none(tmp_path: Path, caplog: Any)
     stop = triggers.EarlyStoppingTrigger(monitor="loss", patience=2, min_delta=0.1)
     with caplog.at_level(logging.INFO):
         assert train(make(tmp_path, 20, stop), lambda iteration: 1 - iteration / 100) == 6
-    assert any(message.startswith("Early stopping at iteration 6. Best loss: ") for message in caplog.messages)
+    assert any(
+        message.startswith("Early stopping after epoch 3. Best loss (mode 'min'): 0.995") for message in caplog.messages
+    )

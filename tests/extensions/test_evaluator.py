@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import types
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -388,7 +389,7 @@ def test_evaluator_error_inside_eval_func_is_unchanged() -> None:
             nn.ReLU(),
             {},
             ValueError,
-            r"iterator: expected data named 'main', got \['val'\]",
+            r"iterator: expected data named 'main', got \['val'\]. To evaluate one loader, pass the loader itself.",
         ),
         ([1], print, {}, TypeError, r"target: expected a torch.nn.Module as 'main'"),
         ([1], {"main": 3}, {}, TypeError, r"target: expected a torch.nn.Module as 'main', got 3 of type int"),
@@ -413,6 +414,16 @@ def test_evaluator_error_inside_eval_func_is_unchanged() -> None:
             TypeError,
             r"metrics: expected functions .*, got 3",
         ),
+        (
+            [1],
+            nn.ReLU(),
+            {"metrics": [Counter]},
+            TypeError,
+            r"metrics: expected a function or an instance, got the class Counter\. Write Counter\(\)\.",
+        ),
+        ([1], nn.ReLU(), {"metrics": print}, TypeError, r"metrics: expected a list of functions .*, got <built-in"),
+        ([1], nn.ReLU(), {"eval_func": Counter}, TypeError, r"eval_func: .* got the class Counter\."),
+        (nn.ReLU(), [1], {}, TypeError, r"iterator: .* as 'main', got the model ReLU$"),
     ],
 )
 def test_evaluator_invalid_arguments_raise_at_construction(

@@ -132,3 +132,34 @@ def test_lr_scheduler_invalid_scheduler_raises_type_error(scheduler: Any) -> Non
 def test_lr_scheduler_invalid_stepper_raises_type_error() -> None:
     with pytest.raises(TypeError, match="stepper: expected a function of the manager and the scheduler, got"):
         LRScheduler(lr_scheduler.StepLR(make_sgd(), 1), stepper="val/loss")  # type: ignore[arg-type]
+
+
+def test_lr_scheduler_plateau_of_highest_value_requires_stepper() -> None:
+    scheduler = lr_scheduler.ReduceLROnPlateau(make_sgd(), mode="max")
+    with pytest.raises(ValueError, match=r"stepper=LRScheduler\.step_by_value\('val/accuracy'\)"):
+        LRScheduler(scheduler)
+    LRScheduler(scheduler, stepper=LRScheduler.step_by_value("val/accuracy"))
+
+
+@pytest.mark.parametrize("trigger", [(1, "iteration"), (1, "epoch")], ids=["iteration", "epoch"])
+def test_lr_scheduler_stepped_in_loop_too_warns_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, trigger: tuple[int, str]
+) -> None:
+    scheduler = lr_scheduler.StepLR(make_sgd(), 1, 0.5)
+    manager = make_manager(tmp_path, LRScheduler(scheduler, trigger=trigger))
+    for _ in range(12):
+        with manager.run_iteration(step_optimizers=["main"]):
+            pass
+        scheduler.step()
+    assert caplog.text.count("StepLR was also stepped outside of this extension") == 1
+
+
+def test_lr_scheduler_stepped_before_training_only_does_not_warn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = lr_scheduler.StepLR(make_sgd(), 1, 0.5)
+    manager = make_manager(tmp_path, LRScheduler(scheduler))
+    scheduler.optimizer.step()
+    scheduler.step()
+    record_rates(manager, 9)
+    assert not caplog.messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 from collections.abc import Callable
@@ -11,14 +12,15 @@ from typing import Any
 import pytest
 
 import pte_tracking as pte
+from pte_tracking import extensions
 from pte_tracking.extensions import LogReport, PlotReport, PrintReport, ProgressBar, snapshot
 from tests.terminals import Terminal
 
 SaveAndLoad = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def make_manager(out: Path, *extensions: Any) -> pte.ExtensionsManager:
-    return pte.ExtensionsManager({}, 100, extensions, iters_per_epoch=4, out_dir=out)
+def make_manager(out: Path, *parts: Any) -> pte.ExtensionsManager:
+    return pte.ExtensionsManager({}, 100, parts, iters_per_epoch=4, out_dir=out)
 
 
 def train(manager: pte.ExtensionsManager, until: int) -> None:
@@ -129,10 +131,7 @@ def test_print_report_unregistered_log_report_is_run(tmp_path: Path, cut: int, s
     with make_manager(tmp_path, report()) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 6)
-    # The first session ends with an incomplete interval, except after 3 iterations.
-    first_rows = {2: [["2", "1.5"]], 3: [["3", "2"]], 4: [["3", "2"], ["4", "4"]]}[cut]
-    resumed_rows = [["3", "2"], ["6", "5"]][cut > 2 :]
-    assert [line for line in split_lines(out) if line[0] != "iteration"] == first_rows + resumed_rows
+    assert [line for line in split_lines(out) if line[0] != "iteration"] == [["3", "2"], ["6", "5"]]
 
 
 def test_print_report_resumed_run_does_not_repeat_rows(tmp_path: Path, save_and_load: SaveAndLoad) -> None:
@@ -144,7 +143,7 @@ def test_print_report_resumed_run_does_not_repeat_rows(tmp_path: Path, save_and_
     with make_manager(tmp_path, LogReport(), PrintReport(["epoch"], out=second)) as resumed:
         resumed.load_state_dict(state)
         train(resumed, 16)
-    assert split_lines(first) == [["epoch"], ["1"], ["2"], ["2"]]  # The last row is that of iteration 9.
+    assert split_lines(first) == [["epoch"], ["1"], ["2"]]
     assert split_lines(second) == [["epoch"], ["3"], ["4"]]
 
 
@@ -175,7 +174,7 @@ def test_print_report_own_trigger_does_not_sample_its_log_report(tmp_path: Path)
     assert out.getvalue() == ""
     train(manager, 7)
     manager.close()
-    assert split_lines(out)[1:] == [["2", "1.5"], ["4", "3.5"], ["6", "5.5"], ["7", "7"]]
+    assert split_lines(out)[1:] == [["2", "1.5"], ["4", "3.5"], ["6", "5.5"]]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +217,56 @@ def test_print_report_absent_entry_warns_once_at_the_end(tmp_path: Path, caplog:
         assert "no row has a value of the entry 'los'. Reported keys: 'loss'" in message
 
 
+@pytest.mark.parametrize("ending", ["error in the loop", "error in an extension", "break", "interrupt"])
+def test_print_report_row_of_interrupted_interval_is_logged_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
+) -> None:
+    def evaluate(manager: Any) -> None:
+        if ending == "error in an extension" and manager.iteration == 4:
+            raise ValueError("boom")
+        pte.report({"val/loss": 0.5})
+
+    out, log = io.StringIO(), extensions.LogReport()
+    evaluation = pte.make_extension(trigger=(1, "epoch"), priority=pte.PRIORITY_WRITER)(evaluate)
+    report = extensions.PrintReport(["epoch", "loss", "val/loss"], out=out)
+    manager = pte.ExtensionsManager(
+        {}, 3, [evaluation, log, report], out_dir=tmp_path, iters_per_epoch=2, sinks=["json"]
+    )
+    with contextlib.suppress(ValueError, KeyboardInterrupt), manager:
+        for _ in manager.batches(range(2)):
+            with manager.run_iteration():
+                pte.report({"loss": 1.0})
+                if manager.iteration == 3 and ending == "error in the loop":
+                    raise ValueError("boom")
+                if manager.iteration == 3 and ending == "interrupt":
+                    raise KeyboardInterrupt
+            if manager.iteration == 3 and ending == "break":
+                break
+    assert out.getvalue().split() == ["epoch", "loss", "val/loss", "1", "1", "0.5"]
+    assert [row.get("val/loss") for row in log.log] == [0.5, None]
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_print_report_failed_first_evaluation_does_not_warn_of_missing_keys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(manager: Any) -> None:
+        raise ValueError("boom")
+
+    out, log = io.StringIO(), extensions.LogReport(["loss", "val/loss"])
+    evaluation = pte.make_extension(trigger=(1, "epoch"), priority=pte.PRIORITY_WRITER)(fail)
+    report = extensions.PrintReport(["epoch", "loss", "val/loss"], out=out)
+    manager = pte.ExtensionsManager(
+        {}, 3, [evaluation, log, report], out_dir=tmp_path, iters_per_epoch=2, sinks=["json"]
+    )
+    with contextlib.suppress(ValueError), manager:
+        for _ in manager.iterations(range(2)):
+            pte.report({"loss": 1.0})
+    assert out.getvalue() == ""
+    assert [row["iteration"] for row in log.log] == [2]
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 def test_print_report_before_log_report_prints_last_row(tmp_path: Path) -> None:
     out = io.StringIO()
     with make_manager(tmp_path, PrintReport(["epoch"], out=out), LogReport()) as manager:
@@ -248,7 +297,9 @@ def test_print_report_rows_are_flushed(tmp_path: Path) -> None:
 
 def test_print_report_missing_log_report_raises_value_error(tmp_path: Path) -> None:
     manager = make_manager(tmp_path, PrintReport())
-    with pytest.raises(ValueError, match=r"Add extensions.LogReport\(\) or set log_report: .*'LogReport'"):
+    with pytest.raises(
+        ValueError, match=r"PrintReport: no extension is named 'LogReport'.* Add extensions.LogReport\(\)"
+    ):
         train(manager, 1)
 
 

@@ -1,4 +1,4 @@
-"""``keep_best`` with a metric that the loop logs with ``run.log_metrics()``, and does not report."""
+"""``keep_best`` with a metric that the loop logs with ``run.log_metrics()``, or that it reports at other steps."""
 
 from __future__ import annotations
 
@@ -88,3 +88,34 @@ def test_value_at_step_before_earlier_snapshot_counts_for_next_and_warns_once(
     (message,) = (text for text in caplog.messages if "keep_best" in text)
     assert message.startswith("snapshot: keep_best: 'score' was logged at step 1, before the snapshot at step 2, but")
     assert "counts for the one at step 4" in message
+
+
+@pytest.mark.parametrize(("period", "is_expected"), [(2, False), (3, True), (4, False)], ids=["same", "other", "rarer"])
+def test_value_reported_in_other_iteration_than_snapshot_warns_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, period: int, is_expected: bool
+) -> None:
+    @pte.make_extension(trigger=(2, "iteration"))
+    def evaluate(manager: Any) -> None:
+        pte.report({"score": manager.iteration})
+
+    saved = extensions.snapshot(trigger=(period, "iteration"), keep_best=BEST)
+    manager = pte.ExtensionsManager({}, max_iterations=12, extensions=[evaluate, saved], out_dir=tmp_path, sinks=[])
+    for _ in manager.iterations():
+        pass
+    warning = (
+        "keep_best: the snapshot of iteration 3 is ranked by 'score' of iteration 2, when the model had other weights"
+    )
+    assert caplog.text.count(warning) == is_expected
+    assert ("keep_best" in caplog.text) is is_expected
+
+
+def test_value_reported_in_each_iteration_or_before_last_snapshot_does_not_warn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = extensions.snapshot(trigger=(3, "iteration"), keep_best=BEST)
+    manager = pte.ExtensionsManager({}, max_iterations=7, extensions=[saved], out_dir=tmp_path, sinks=[])
+    for iteration in manager.iterations():
+        if iteration != 6:
+            pte.report({"score": iteration})
+    assert [item.step for item in manager.run.checkpoints()] == [6, 7]
+    assert not caplog.messages

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,20 @@ def test_resume_foreign_state_raises(tmp_path: Path) -> None:
         make_manager(tmp_path / "out").resume(tmp_path / "model.pt")
     with pytest.raises(TypeError, match="expected a dictionary"):
         make_manager(tmp_path / "out").load_state_dict([])  # type: ignore[arg-type]
+
+
+def test_second_resume_raises_runtime_error_that_names_the_first(tmp_path: Path) -> None:
+    state = make_manager(tmp_path / "other").state_dict()
+    make: list[Callable[[Any], object]] = [
+        lambda manager: manager.load_state_dict(state),
+        lambda manager: manager.resume(),
+    ]
+    for number, restore in enumerate(make):
+        manager = make_manager(tmp_path / str(number))
+        restore(manager)
+        with pytest.raises(RuntimeError, match=r"resume\(\): an earlier call .* iteration 0"):
+            manager.resume()
+        manager.close()
 
 
 def test_resume_after_training_started_or_run_was_opened_raises_runtime_error(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pte_tracking._store import events
 from pte_tracking._store.event_encoding import decode, encode
 from pte_tracking._store.events import AnyEvent
+from pte_tracking._store.model_event import ModelSignature, TensorSpec
 
 texts = st.text()
 keys = st.text(min_size=1)
@@ -22,6 +23,7 @@ numbers = st.one_of(st.floats(), integers)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 parts = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1).filter(lambda part: part != "..")
 paths = st.lists(parts, min_size=1).map("/".join)
+tensors = st.lists(st.builds(TensorSpec, texts, texts, st.lists(integers)))
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "Number": numbers,
@@ -37,6 +39,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "int": integers,
     "list[float]": st.lists(finite),
     "list[str] | None": st.none() | st.lists(texts),
+    "ModelSignature": st.builds(ModelSignature, tensors, tensors, st.booleans()),
     "RelativePath": paths,
     "_RelativePath": paths,
     "dict[str, _RelativePath]": st.dictionaries(keys, paths),

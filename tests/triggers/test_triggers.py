@@ -270,7 +270,11 @@ def test_time_trigger_includes_time_of_earlier_sessions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: triggers.MinValueTrigger("v"), lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1)]
+    "make",
+    [
+        lambda: triggers.MinValueTrigger("v"),
+        lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1, mode="min"),
+    ],
 )
 def test_trigger_unreported_value_warns_once_with_reported_names(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -298,8 +302,13 @@ def test_value_trigger_weighs_reported_values(tmp_path: Path) -> None:
 
 
 def test_early_stopping_verbose_prints_best_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record_firings(tmp_path, lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1, verbose=True), 1, [1, 2])
-    assert capsys.readouterr().out == "Early stopping at iteration 2. Best v: 1.0\n"
+    record_firings(
+        tmp_path,
+        lambda: triggers.EarlyStoppingTrigger(monitor="v", patience=1, mode="min", verbose=True),
+        1,
+        [1.23456, 2],
+    )
+    assert capsys.readouterr().out == "Early stopping after epoch 2. Best v (mode 'min'): 1.235\n"
 
 
 def test_early_stopping_auto_mode_maximizes_accuracy(tmp_path: Path) -> None:
@@ -311,6 +320,29 @@ def test_early_stopping_auto_mode_maximizes_accuracy(tmp_path: Path) -> None:
         with manager.run_iteration():
             pte.report({"accuracy": value})
     assert manager.stop_trigger
+
+
+@pytest.mark.parametrize(
+    "key", ["val/iou", "val/f1", "valF1", "auc", "val/precision", "recall", "dice", "mAP50", "bleu", "val/r2", "acc"]
+)
+def test_early_stopping_auto_mode_maximizes_known_metrics(caplog: pytest.LogCaptureFixture, key: str) -> None:
+    assert triggers.EarlyStoppingTrigger(monitor=key).state_dict()["mode"] == "max"
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("key", ["val/loss", "wer", "val/perplexity"])
+def test_early_stopping_auto_mode_minimizes_known_metrics(caplog: pytest.LogCaptureFixture, key: str) -> None:
+    assert triggers.EarlyStoppingTrigger(monitor=key).state_dict()["mode"] == "min"
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("key", ["val/tracc", "mapping", "energy"])
+def test_early_stopping_auto_mode_of_unknown_metric_is_logged(caplog: pytest.LogCaptureFixture, key: str) -> None:
+    assert triggers.EarlyStoppingTrigger(monitor=key).state_dict()["mode"] == "min"
+    (message,) = caplog.messages
+    assert f"the name {key!r} does not show which values are better, so lower values are" in message
+    triggers.EarlyStoppingTrigger(monitor=key, mode="max")
+    assert len(caplog.messages) == 1
 
 
 def test_trigger_without_call_method_raises_not_implemented_error() -> None:

@@ -18,7 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from pte_backends.mlflow import _runs
 from pte_backends.mlflow._client import upload_timeout
 from pte_backends.mlflow._descriptions import DESCRIPTION, describe_checkpoint
-from pte_backends.mlflow._errors import translate_upload_errors
+from pte_backends.mlflow._errors import RefusedUploadError, translate_upload_errors
 from pte_backends.mlflow._limits import LIMITS
 from pte_backends.mlflow._metrics import MetricCache
 from pte_backends.mlflow._origin import origin_tags
@@ -78,10 +78,13 @@ class Checkpoints:
         """Store a snapshot as a logged model.
 
         A model of the same path that the snapshot replaces is deleted after the upload. An interrupted call is
-        completed by the next one.
+        completed by the next one. A snapshot that is pruned during the upload leaves no model.
 
         Args:
             event: Checkpoint event of the snapshot.
+
+        Raises:
+            RefusedUploadError: If the artifact store will never accept the files.
         """
         models = self._find_models(event.path) or self._find_models(event.path)
         model = next((model for model in models if model.tags[SHA256_TAG] == event.sha256), None)
@@ -91,8 +94,14 @@ class Checkpoints:
             # A repeated request may have created two models. Use the first one.
             model = next(model for model in models if model.tags[SHA256_TAG] == event.sha256)
         if model.status != "READY":
-            with upload_timeout(event.size):
-                self._upload_files(model, self._run.directory / event.path)
+            try:
+                with upload_timeout(event.size):
+                    self._upload_files(model, self._run.directory / event.path)
+            except RefusedUploadError:
+                if self.is_current(event):
+                    raise
+                self._delete_model(model)
+                return
         self._attach_metrics(model, event)
         self._link_to_run(model, event.step)
         if model.status != "READY":

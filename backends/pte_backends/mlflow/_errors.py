@@ -7,6 +7,7 @@ import errno
 import re
 from collections.abc import Iterator
 
+import requests
 from mlflow.exceptions import MlflowException
 
 #: Client errors after which the same request can succeed later, or with other credentials.
@@ -25,6 +26,8 @@ _PERMANENT_ERRNOS = (
     errno.EROFS,
 )
 _NETWORK_LIBRARIES = ("requests", "urllib3", "botocore", "boto3", "google", "azure", "paramiko")
+#: Exceptions that mlflow wraps if it has no connection to its server.
+_UNREACHABLE = (requests.exceptions.ConnectionError, requests.exceptions.Timeout)
 _STATUS_TEXT = re.compile(r"failed with error code (\d{3}) != ")
 
 
@@ -38,13 +41,14 @@ class FailedUploadError(Exception):
 
 @contextlib.contextmanager
 def translate_auth_errors(tracking_uri: str) -> Iterator[None]:
-    """Translate authentication errors of an MLflow server.
+    """Translate authentication errors of an MLflow server, and errors of the connection to it.
 
     Args:
         tracking_uri: Tracking URI for the message.
 
     Raises:
         PermissionError: If the server does not accept the credentials, or the user lacks a permission.
+        ConnectionError: If the server is not reachable.
     """
     try:
         yield
@@ -58,6 +62,9 @@ def translate_auth_errors(tracking_uri: str) -> Iterator[None]:
             raise PermissionError(
                 f"{tracking_uri} denied write access to the experiment or run. Ask its administrator for permission."
             ) from error
+        causes = list(_causes(error))
+        if isinstance(error, MlflowException) and any(isinstance(cause, _UNREACHABLE) for cause in causes):
+            raise ConnectionError(f"{tracking_uri} is not reachable: {causes[-1]}") from error
         raise
 
 

@@ -21,6 +21,7 @@ import msgspec
 from tensorboard.compat.proto import event_pb2
 
 from pte_backends.tensorboard import _order, _records, _values
+from pte_backends.tensorboard._event_file import warn_of_foreign_files
 from pte_backends.tensorboard._summaries import SummaryBuilder, SummaryBuilderState
 from pte_tracking.sinks import (
     PREVIOUS,
@@ -128,6 +129,7 @@ class TensorBoardConnection:
             status: Final status of the run; None if the run continues.
         """
         if status is not None:
+            warn_of_foreign_files(self._run.directory, self._run.id)
             with self._atomic():
                 self._write_end(status)
             os.fsync(self._fd)

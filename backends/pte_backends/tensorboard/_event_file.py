@@ -76,6 +76,25 @@ def find_restarts(path: Path) -> Iterator[tuple[int, int]]:
         return  # reported when the events are read
 
 
+def warn_of_foreign_files(directory: Path, run_id: str) -> None:
+    """Log a warning if other programs wrote event files to a run directory.
+
+    Args:
+        directory: Run directory.
+        run_id: ID of the run, with which the names of its own files end.
+    """
+    foreign = sorted(
+        path.name for path in directory.glob("events.out.tfevents.*") if not path.name.endswith(f".{run_id}")
+    )
+    if foreign:
+        _logger.warning(
+            "tensorboard: another program wrote %s to the run directory. TensorBoard shows its values as part of this "
+            "run, also those that a resume repeats. Give the SummaryWriter another directory, or use "
+            "pte_tracking.integrations.tensorboard.SummaryWriter.",
+            foreign[0] if len(foreign) == 1 else f"{foreign[0]} and {len(foreign) - 1} more",
+        )
+
+
 def _may_restart(path: Path) -> bool:
     """Search for a restart in the whole file, which is faster than in each record."""
     end = b""

@@ -32,9 +32,14 @@ def store(event: Artifact | Checkpoint, project: str, run: RunView) -> None:
         raise RejectedEventError(event.seq, f"File {event.path} does not exist in the run directory.")
     files = list_owned_files(run.directory, path)[0]
     if isinstance(event, Checkpoint):
+        try:
+            manifest = [_refer(file, path, event) for file in files]
+        except FileNotFoundError:
+            manifest = []
+        if not manifest:
+            return  # The snapshot was pruned since its path was checked.
         name, kind, aliases = f"checkpoint-{run.id}", "model", [f"step-{event.step}"]
         metadata = {"step": event.step, "epoch": event.epoch, "sha256": event.sha256, **event.values}
-        manifest = [_refer(file, path, event) for file in files]
     else:
         label = Path(event.artifact_path, path.name).as_posix()
         name, kind, aliases, metadata = re.sub(r"[^A-Za-z0-9._-]", "_", label), "artifact", [], {"path": label}

@@ -32,12 +32,16 @@ def build_version(event: Checkpoint | Model, run: RunView, project: str, entity:
     aliases, metadata = ["latest", f"step-{event.step}"], {"step": event.step, "sha256": event.sha256}
     if isinstance(event, Checkpoint):
         metadata |= {"epoch": event.epoch, **event.values}
-        return _build(event.seq, run, project, entity, f"checkpoint-{run.id}", aliases, metadata, path, path.parent)
-    if event.best:
-        aliases.append("best")
-        metadata[event.best.key] = event.best.value
-    name = f"{safe_file_name(event.name)}-{run.id}"
-    return _build(event.seq, run, project, entity, name, aliases, metadata, path, path)
+        name, root = f"checkpoint-{run.id}", path.parent
+    else:
+        name, root = f"{safe_file_name(event.name)}-{run.id}", path
+        if event.best:
+            aliases.append("best")
+            metadata[event.best.key] = event.best.value
+    try:
+        return _build(event.seq, run, project, entity, name, aliases, metadata, path, root)
+    except FileNotFoundError:  # pruned since the path was checked
+        return None
 
 
 def _build(
