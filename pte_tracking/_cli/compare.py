@@ -12,7 +12,7 @@ import typer
 
 from pte_tracking._cli.arguments import directory_argument, format_error, is_run, reporting_errors
 from pte_tracking._cli.comparison_plot import plot_comparison
-from pte_tracking._cli.comparison_tables import print_facts, print_metrics
+from pte_tracking._cli.comparison_tables import print_facts, print_metrics, print_states
 from pte_tracking._cli.origin import select_compared
 from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_line
 from pte_tracking._runs.summary import summarize
@@ -41,7 +41,7 @@ def compare(
 ) -> None:
     """Compare the parameters and metrics of runs.
 
-    Show the parameters, the code, and the software that differ, and the last, lowest, and highest value of each metric.
+    Show status, step, differing parameters, code, and software, and last, lowest, and highest value of each metric.
     """
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
@@ -55,6 +55,7 @@ def compare(
         summaries = {str(run): summarize(run) for run in compared}
         differing = _find_differing({run: summary.params for run, summary in summaries.items()})
         origins = _find_differing({run: select_compared(summary.provenance) for run, summary in summaries.items()})
+        states = {run: {"status": summary.status, "step": summary.step} for run, summary in summaries.items()}
         groups = {run: summary.group for run, summary in summaries.items()}
         metrics = {str(run): summarize_metrics(run).summaries for run in compared}
         keys = _select_keys(metrics, metric)
@@ -62,10 +63,17 @@ def compare(
             plot_comparison(plot, {run: Path(run) for run in summaries}, keys)
         if as_json:
             selected = {run: {key: values[key] for key in keys if key in values} for run, values in metrics.items()}
-            contents = {"params": differing, "groups": groups, "provenance": origins, "metrics": selected}
+            contents = {
+                "runs": states,
+                "params": differing,
+                "groups": groups,
+                "provenance": origins,
+                "metrics": selected,
+            }
             print_json(msgspec.to_builtins(contents))
         else:
             console = create_console()
+            print_states(console, states)
             if len(set(groups.values())) > 1:
                 print_facts(console, "Groups that differ", "Fact", {"Group": groups})
             print_facts(console, "Parameters that differ", "Parameter", differing)
@@ -73,10 +81,14 @@ def compare(
             print_metrics(console, metrics, keys)
             if plot is not None:
                 print_line(console, f"Plot: {plot}")
-        for line in dict.fromkeys(map(format_error, errors)):
-            echo(line, err=True)
-        if errors:
-            raise typer.Exit(1)
+        _report(errors)
+
+
+def _report(errors: list[RunNotFoundError | OSError]) -> None:
+    for line in dict.fromkeys(map(format_error, errors)):
+        echo(line, err=True)
+    if errors:
+        raise typer.Exit(1)
 
 
 def _find_runs(directory: Path, errors: list[RunNotFoundError | OSError]) -> list[Path]:

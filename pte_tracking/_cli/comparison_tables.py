@@ -13,6 +13,17 @@ from pte_tracking._store.metrics import MetricSummary
 _STATISTICS = ("last", "lowest", "highest")
 
 
+def print_states(console: Console, states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print one row per run.
+
+    Args:
+        console: Console to print to.
+        states: ``status`` and ``step`` by run.
+    """
+    rows = [{"Run": run, "Status": state["status"], "Step": state["step"]} for run, state in states.items()]
+    print_table(console, "", rows, folded=["Run"])
+
+
 def print_facts(console: Console, title: str, name: str, facts: Mapping[str, Mapping[str, Any]]) -> None:
     """Print facts with one column per run or, if that is too wide, with one row per run.
 

@@ -13,7 +13,6 @@ _JOBS = {
     "kubernetes_pod": "Kubernetes pod {}",
     "lsf_job_id": "LSF job {}",
     "pbs_job_id": "PBS job {}",
-    "starts": "start number {}",
 }
 
 
@@ -32,6 +31,8 @@ def describe_provenance(values: Mapping[str, str]) -> list[str]:
     for title, texts in (("Environment", _ENVIRONMENT), ("Job", _JOBS)):
         if known := [text.format(values[name]) for name, text in texts.items() if name in values]:
             lines.append(f"{title}: {', '.join(known)}")
+    if values.get("starts", "1") != "1":
+        lines.append(f"Starts: {values['starts']}, including every resume")
     return lines
 
 

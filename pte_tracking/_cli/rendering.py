@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pte_tracking._store.printable import escape_controls, escape_line
 
@@ -57,7 +58,14 @@ def print_table(
     present = [column for column in folded if any(column in row for row in rows)]
     space = console.width - _MIN_FOLDED_WIDTH * len(present)
     is_narrow = _measure(console, title, _without(rows, present)) > space
-    console.print(_build_table(title, rows, () if is_narrow or not present else present))
+    table = _build_table(title, rows, () if is_narrow or not present else present)
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        console.print(Text(line.rstrip()), soft_wrap=True)
 
 
 def _without(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 
@@ -49,7 +50,8 @@ class WaitDisplay:
         with contextlib.suppress(OSError, ValueError):  # the terminal is closed
             # A longer line would wrap, and its first part would remain.
             width = (os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_WIDTH) - 1
-            _write(_ERASE_LINE + escape_controls(mask_secrets(text))[:width])
+            line = textwrap.shorten(escape_controls(mask_secrets(text)), width, placeholder=" ...")
+            _write(_ERASE_LINE + line)
             self._has_line = True
 
     def clear(self) -> None:

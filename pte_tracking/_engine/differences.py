@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -42,17 +43,21 @@ class AllowedDifferences:
         names: Names of the parts, as the argument ``allow`` of a resume.
         rank: Rank of this process. Only rank 0 logs. Defaults to 0.
         is_training: Whether a training continues. Otherwise, the state is only loaded, and no part may differ.
+        directory: Run directory whose own snapshot is restored. Defaults to None: the state comes from elsewhere.
 
     Raises:
         TypeError: If the names are not a list of strings.
     """
 
-    def __init__(self, names: Collection[str] = (), rank: int = 0, is_training: bool = True) -> None:
+    def __init__(
+        self, names: Collection[str] = (), rank: int = 0, is_training: bool = True, directory: Path | None = None
+    ) -> None:
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"allow: expected a list of names, such as ['scheduler'], got {names!r}")
         self._names = frozenset(names)
         self._rank = rank
         self._is_training = is_training
+        self._directory = directory
         self._skipped: set[str] = set()
 
     def __contains__(self, label: str) -> bool:
@@ -85,10 +90,19 @@ class AllowedDifferences:
                 "Construct the objects as in the training. To read the tensors without an object, omit the object, and "
                 "use the attribute state of the result."
             )
+        names = list(dict.fromkeys(map(part_name, labels)))
         return (
-            "If the training itself changed the model, construct the manager, and repeat the change before resume().\n"
-            f"To continue without the state of these parts, call resume(allow={list(map(part_name, labels))!r})."
+            f"{self.other_training}If the training itself changed the model, construct the manager, and repeat the "
+            "change before resume().\n"
+            f"To continue without the state of these parts, call resume(allow={names!r})."
         )
+
+    @property
+    def other_training(self) -> str:
+        """The sentence that names the directory of the run that is continued, with a space; empty if unknown."""
+        if self._directory is None:
+            return ""
+        return f"To start another training than that in {str(self._directory)!r}, choose another out_dir. "
 
     def short_remedy(self, label: str) -> str:
         """Return how to continue without the state of a part that refuses it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, cast
 
@@ -26,11 +28,15 @@ from pte_tracking._snapshots.fetching import fetch, is_uri
 from pte_tracking._snapshots.retention import BestPolicy
 from pte_tracking._snapshots.selection import list_metrics, rank_checkpoints
 from pte_tracking._snapshots.shards import reshard
+from pte_tracking._store import lock
 from pte_tracking._store.checkpoint_files import checkpoint_digest
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
-from pte_tracking._store.layout import MANIFEST
+from pte_tracking._store.layout import MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
+
+_MAX_REPETITIONS = 100  # while a training deletes each snapshot before it is read
+_REGISTRATION_SECONDS = 1.0  # Maximum time between the replacement of a snapshot and its event.
 
 
 class LoadedCheckpoint(Checkpoint, frozen=True):
@@ -113,11 +119,39 @@ def _select(
     directory: Path, source: str | os.PathLike[str] | SupportsIndex, best: BestPolicy | None
 ) -> tuple[SelectedSnapshot, Checkpoint | None]:
     """Select, verify, and read a snapshot. Return its checkpoint too, if it is registered in the run."""
-    call = f"load({source!r})"
     if isinstance(source, str) and is_uri(source):
         manifest = Manifest.load(directory) if (directory / MANIFEST).exists() else None
         sinks = [build_sink(entry) for entry in manifest.sinks] if manifest else []
         return load_fetched(fetch(source, sinks, None, "load")), None
+    for _ in range(_MAX_REPETITIONS):
+        is_outdated = functools.partial(_has_changed, directory, list_checkpoints(directory))
+        try:
+            return _select_local(directory, source, best, is_outdated)
+        except SnapshotError:
+            if not is_outdated():
+                raise
+    return _select_local(directory, source, best, lambda: False)
+
+
+def _has_changed(directory: Path, checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether a training has saved snapshots since, so that it may have deleted or replaced earlier ones."""
+    deadline = time.monotonic() + _REGISTRATION_SECONDS
+    while True:
+        is_training = lock.is_held(directory / WRITER_LOCK)
+        if list_checkpoints(directory) != checkpoints:
+            return True
+        if not is_training or time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+
+
+def _select_local(
+    directory: Path,
+    source: str | os.PathLike[str] | SupportsIndex,
+    best: BestPolicy | None,
+    is_outdated: Callable[[], bool],
+) -> tuple[SelectedSnapshot, Checkpoint | None]:
+    call = f"load({source!r})"
     if isinstance(source, str | os.PathLike) and source not in ("latest", "best"):
         return _select_path(directory, Path(source))
     manifest, checkpoints = Manifest.load(directory), list_checkpoints(directory)
@@ -131,7 +165,8 @@ def _select(
         checkpoint = _at_step(checkpoints, source, call)
         return load_candidate(Candidate(directory / checkpoint.path, checkpoint.sha256)), checkpoint
     by_path = {directory / checkpoint.path: checkpoint for checkpoint in ranked}
-    selected = first_intact([Candidate(path, item.sha256) for path, item in by_path.items()], call="load")
+    candidates = [Candidate(path, item.sha256) for path, item in by_path.items()]
+    selected = first_intact(candidates, call="load", is_outdated=is_outdated)
     if selected is None:
         raise SnapshotError(directory / ranked[0].path, "damaged or missing, and no other snapshot can be used")
     return selected, by_path[selected.path]

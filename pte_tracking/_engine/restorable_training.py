@@ -110,6 +110,7 @@ class RestorableTraining(TrainingProgress):
         Raises:
             SnapshotError: If the snapshot is damaged or not a snapshot.
             LookupError: If the checkpoint does not exist.
+            DirectoryInUseError: If another live process writes to the run directory.
             RuntimeError: If the training has already started or ended, or was resumed before.
             TypeError: If ``allow`` is not a list of strings.
             ValueError: If the snapshot belongs to another training, a part refuses its state, or ``allow`` contains an
@@ -118,7 +119,8 @@ class RestorableTraining(TrainingProgress):
         self._lifecycle.begin_restore("resume()")
         if self._restored is not None:
             raise RuntimeError(f"resume(): an earlier call {self._restored}. Call it once, with the source to use.")
-        allowed = AllowedDifferences(allow, self.world.rank)
+        directory = self.run.directory if source in ("latest", "best") else None
+        allowed = AllowedDifferences(allow, self.world.rank, directory=directory)
         checkpoint = resume_training(source, self._extensions, self._state, self.run, self.world, allowed)
         self._restored = (
             "found no snapshot, and started the run at iteration 0"

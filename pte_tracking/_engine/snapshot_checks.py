@@ -32,7 +32,7 @@ def check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]],
                 mismatches.append(f"{kind}: {text} {', '.join(map(repr, refused))}")
                 differing += refused
     if mismatches:
-        raise ValueError(f"state: does not match this run: {'; '.join(mismatches)}.{_advice(differing)}")
+        raise ValueError(f"state: does not match this run: {'; '.join(mismatches)}.{_advice(differing, allowed)}")
 
 
 def check_classes(differences: Iterable[tuple[str, str]], allowed: AllowedDifferences) -> None:
@@ -53,11 +53,15 @@ def check_classes(differences: Iterable[tuple[str, str]], allowed: AllowedDiffer
             refused.append((label, text))
     if refused:
         texts = "; ".join(text for _, text in refused)
-        raise ValueError(f"state: {texts}.{_advice([part_name(label) for label, _ in refused])}")
+        raise ValueError(f"state: {texts}.{_advice([part_name(label) for label, _ in refused], allowed)}")
 
 
-def _advice(names: list[str]) -> str:
+def _advice(names: list[str], allowed: AllowedDifferences) -> str:
     if not names:
         return ""
     allow = list(dict.fromkeys(names))
-    return f" Nothing was restored. To continue anyway, pass allow={allow!r}: a part that does not fit is not restored."
+    other = allowed.other_training
+    return (
+        f" Nothing was restored. {other}"
+        f"To continue anyway, pass allow={allow!r}: a part that does not fit is not restored."
+    )

@@ -38,9 +38,23 @@ def lock_directory(directory: Path) -> lock.Lock:
     try:
         return lock.Lock(directory / WRITER_LOCK)
     except lock.LockedError as error:
-        holder, action = str(error.holder), "Stop that process"
         if error.is_own_process:
-            holder, action = "another manager or Run in this process", "Call its close() first"
-        raise DirectoryInUseError(
-            f"Run directory {str(directory)!r} is in use by {holder}. {action} or choose another run directory."
-        ) from None
+            raise _in_use(directory, "another manager or Run in this process", "Call its close() first") from None
+        raise _in_use(directory, str(error.holder)) from None
+
+
+def check_other_processes(directory: Path) -> None:
+    """Check that no other process writes to a run directory, before its files are read for a resume.
+
+    Raises:
+        DirectoryInUseError: If another live process holds the lock.
+    """
+    path = directory / WRITER_LOCK
+    if not lock.is_held_here(path) and (holder := lock.holder(path)):
+        raise _in_use(directory, str(holder))
+
+
+def _in_use(directory: Path, holder: str, action: str = "Stop that process") -> DirectoryInUseError:
+    return DirectoryInUseError(
+        f"Run directory {str(directory)!r} is in use by {holder}. {action} or choose another run directory."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +89,10 @@ def load_fetched(candidate: Candidate, world: World = SINGLE_PROCESS) -> Selecte
 
 
 def first_intact(
-    candidates: Iterable[Candidate], world: World = SINGLE_PROCESS, call: str = "resume"
+    candidates: Iterable[Candidate],
+    world: World = SINGLE_PROCESS,
+    call: str = "resume",
+    is_outdated: Callable[[], bool] = lambda: False,
 ) -> SelectedSnapshot | None:
     """Return the first intact snapshot. Damaged ones are reported.
 
@@ -97,9 +100,13 @@ def first_intact(
         candidates: The snapshots, the preferred one first.
         world: The ranks.
         call: Function of the user, as named in messages.
+        is_outdated: Returns whether the candidates were selected from an outdated list. Called after an error.
 
     Returns:
         The snapshot. None if there is no intact one.
+
+    Raises:
+        SnapshotError: If a snapshot cannot be used and the list is outdated.
     """
     is_damaged = False
     warn = _logger.warning if world.rank == 0 else _logger.debug
@@ -107,6 +114,8 @@ def first_intact(
         try:
             selected = load_candidate(candidate, world)
         except SnapshotError as error:
+            if is_outdated():
+                raise
             warn("%s: skipping unusable snapshot: %s", call, error)
             is_damaged = True
             continue

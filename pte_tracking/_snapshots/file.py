@@ -149,6 +149,9 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
     try:
         problem = _find_problem(state_file)
         state = None if problem else torch.load(state_file, map_location="cpu", weights_only=True, mmap=mmap)
+        size = _total_size(path)
+    except FileNotFoundError:  # The retention of a training may delete the snapshot at any time.
+        raise SnapshotError(path, "file not found") from None
     except pickle.UnpicklingError as error:
         # The message of torch explains how to load the file without protection. It is not repeated.
         match = _UNSUPPORTED.search(str(error))
@@ -165,7 +168,7 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
         raise SnapshotError(path, problem)
     if not isinstance(state, dict):
         raise SnapshotError(path, f"not a snapshot: it contains a {type(state).__name__} instead of a dictionary")
-    if excess := find_excess(state, _total_size(path)):
+    if excess := find_excess(state, size):
         raise SnapshotError(path, excess)
     return state
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pte_tracking._distributed.world import World
+from pte_tracking._runs.directory_lock import check_other_processes
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.candidate import Candidate, SelectedSnapshot, first_intact, load_fetched
@@ -48,6 +49,7 @@ def select_snapshot(
         TypeError: If the source is neither a string nor a path.
         LookupError: If the URI does not exist, or if no snapshot has a value to rank by.
         ValueError: If no sink supports the URI, or if ``"best"`` is given without a ranking.
+        DirectoryInUseError: If another live process writes to the run directory.
         RuntimeError: If the run is open, or on other ranks if one of these errors occurred on rank 0.
     """
     candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, source, templates, best)))
@@ -72,6 +74,7 @@ def _candidates(
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"resume: expected 'latest', 'best', a path, or a URI, got {source!r}")
     check_format(run.directory)  # before a directory for a fetched snapshot is created
+    check_other_processes(run.directory)  # Its retention would delete snapshots while they are verified.
     if not lock.is_held(run.directory / WRITER_LOCK):  # Otherwise, a training may just be replacing one.
         for checkpoint in run.checkpoints():
             restore_replaced(run.directory / checkpoint.path)

@@ -223,5 +223,9 @@ def _verify_zip(path: Path) -> str | None:
                 return problem
             damaged = archive.testzip()
     except Exception as error:  # zipfile raises many types of exceptions for damaged files
-        return f"damaged or not a snapshot ({path.stat().st_size} bytes): {error}"
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:  # The retention of a training has deleted it meanwhile.
+            return "file not found"
+        return f"damaged or not a snapshot ({size} bytes): {error}"
     return damaged and f"damaged: the checksum of the member {damaged!r} does not match"

@@ -126,3 +126,12 @@ def test_compare_many_facts_in_narrow_terminal_are_divided_into_tables(capsys: p
     assert max(map(len, lines)) <= 60
     columns = [word for line in lines if "Run" in line for word in line.split() if word != "Run"]
     assert columns == list(facts)
+
+
+def test_compare_begins_with_the_status_and_last_step_of_each_run_without_trailing_spaces(runs: list[Path]) -> None:
+    lines = invoke("compare", *runs).stdout.splitlines()
+    assert lines[0].split() == ["Run", "Status", "Step"]
+    assert [line.split() for line in lines[1:3]] == [[str(run), "FINISHED", "4"] for run in runs]
+    assert [line for line in lines if line != line.rstrip()] == []
+    states = json.loads(invoke("compare", *runs, "--json").stdout)["runs"]
+    assert states == {str(run): {"status": "FINISHED", "step": 4} for run in runs}

@@ -76,7 +76,7 @@ def test_show_prints_the_rows_of_each_log(tmp_path: Path) -> None:
     shown = json.loads(invoke("show", tmp_path, "--json").output)
     assert [(row["iteration"], row["loss"]) for row in shown["rows"]] == [(2, 1.5), (4, 3.5), (6, 1.5), (8, 3.5)]
     assert [(row["iteration"], row["loss"]) for row in shown["other_rows"]["log_1"]] == [(4, 2.5), (8, 2.5)]
-    assert re.search(r"Last rows of log_1 *\n.*iteration.*\n +1 +4 +2.5 ", invoke("show", tmp_path).output)
+    assert re.search(r"Last rows of log_1 *\n.*iteration.*\n +1 +4 +2.5\n", invoke("show", tmp_path).output)
 
 
 def test_list_shows_best_value(run: Path) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking._snapshots import file
 
 LOSSES = {1: 3.0, 2: 1.0, 3: 2.0, 4: 4.0}
 
@@ -76,6 +77,56 @@ def test_load_while_the_run_trains_needs_no_lock(tmp_path: Path) -> None:
     manager = train(tmp_path, stop_at=2)
     assert manager.run.is_open
     assert pte.load(str(tmp_path), 1).step == 1
+    manager.close()
+
+
+@pytest.mark.parametrize("source", ["latest", "best"])
+@pytest.mark.parametrize("read", ["verify_snapshot", "_find_problem", "_total_size"])
+def test_load_of_a_snapshot_that_retention_deletes_selects_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, source: str, read: str
+) -> None:
+    snapshot = extensions.snapshot(
+        trigger=(1, "iteration"), keep_best=("loss", "min", 1), n_retains=1, asynchronous=False
+    )
+    manager = pte.ExtensionsManager(nn.Linear(2, 1), 9, [snapshot], iters_per_epoch=1, out_dir=tmp_path, sinks=[])
+
+    def train_iteration() -> None:
+        with manager.run_iteration():
+            pte.report({"loss": -manager.iteration})
+
+    original = getattr(file, read)
+
+    def train_and_read(*args: Any) -> Any:
+        if manager.iteration < 5:  # The next iteration saves the snapshot.
+            train_iteration()
+        return original(*args)
+
+    train_iteration()
+    train_iteration()
+    monkeypatch.setattr(file, read, train_and_read)
+    assert pte.load(tmp_path, source).step == 4
+    manager.close()
+    assert "skipping" not in caplog.text
+
+
+def test_load_of_a_snapshot_that_the_training_replaces_selects_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = extensions.snapshot(trigger=(1, "iteration"), filename="snapshot", asynchronous=False)
+    manager = pte.ExtensionsManager(nn.Linear(2, 1), 9, [snapshot], iters_per_epoch=1, out_dir=tmp_path, sinks=[])
+    original = file.verify_snapshot
+
+    def train_and_verify(*args: Any) -> Any:
+        if manager.iteration < 4:  # The next iteration saves the snapshot.
+            with manager.run_iteration():
+                pass
+        return original(*args)
+
+    for _ in range(2):
+        with manager.run_iteration():
+            pass
+    monkeypatch.setattr(file, "verify_snapshot", train_and_verify)
+    assert pte.load(tmp_path, "snapshot").step == 3
     manager.close()
 
 

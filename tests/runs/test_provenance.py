@@ -207,7 +207,10 @@ def test_show_and_compare_display_code_and_job(folder: Path, monkeypatch: pytest
     assert f"Code: {second.values['git_commit'][:10]} on main with uncommitted changes, {folder}" in output.replace(
         "\n", ""
     )
-    assert "Slurm job 4711, start number 1" in output
+    assert "Job: Slurm job 4711\n" in output
+    assert "Starts" not in output
+    run_session(folder / "other")
+    assert "Starts: 2, including every resume\n" in invoke("show", str(folder / "other")).stdout
     shown = json.loads(invoke("show", "--json", str(folder / "result")).stdout)
     assert shown["provenance"] == first.values
     compared = json.loads(invoke("compare", "--json", str(folder / "result"), str(folder / "other")).stdout)

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +204,31 @@ def test_resume_registers_unregistered_snapshot_with_the_name_of_an_earlier_one(
     drop_registration(tmp_path, step)
     assert checkpoints(tmp_path) == [(name, step - 1)]
     assert resume_and_inspect(tmp_path, "latest", make_snapshot(), rewinds=True)[0] == step
+
+
+def test_resume_in_a_directory_in_use_raises_before_it_reads_snapshots(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(make_manager(tmp_path), 2)
+    script = f"import pte_tracking as pte; run = pte.Run({str(tmp_path)!r}, resume=True); run.open(); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as training:
+        assert training.stdout is not None
+        training.stdout.readline()
+        (tmp_path / "snapshot_iter_2").unlink()  # as the retention of that training does
+        with pytest.raises(pte.DirectoryInUseError, match=f"in use by process {training.pid}"):
+            make_manager(tmp_path).resume()
+        training.communicate(b"\n", timeout=60)
+    assert "skipping" not in caplog.text
+
+
+def test_resume_of_another_training_names_its_directory_and_each_part_once(tmp_path: Path) -> None:
+    def make_with(model: torch.nn.Module) -> pte.ExtensionsManager:
+        return make_manager(tmp_path, model=model, optimizers=torch.optim.Adam(model.parameters()))
+
+    run(make_with(torch.nn.Linear(3, 2)), 2)
+    other = make_with(torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Linear(5, 2)))
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + "', choose another out_dir") as error:
+        other.resume()
+    assert str(error.value).endswith("resume(allow=['main']).")
