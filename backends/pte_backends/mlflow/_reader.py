@@ -36,13 +36,13 @@ def read_run(source: str, tracking_uri: str) -> Iterator[AnyEvent]:
             with _store_lock.open_store(uri) as store_uri, without_optional_packages():
                 client = MlflowClient(store_uri)
             yield from _read(client, run_id, source)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+    except (MlflowException, ConnectionError) as error:
+        if getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise LookupError(
                 f"{source}: {tracking_uri} has no such run. Check the ID, and the server in MLFLOW_TRACKING_URI."
             ) from error
         raise ConnectionError(
-            f"{source}: reading from {tracking_uri} failed: {error}. Check that the server is running and that "
+            f"{source}: the run cannot be read: {error}. Check that the server is running and that "
             "MLFLOW_TRACKING_URI, or --option tracking_uri=URI, is its address."
         ) from error
 
