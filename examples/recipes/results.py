@@ -10,7 +10,7 @@ import pte_tracking as pte
 
 
 def main() -> None:
-    if not Path("runs").exists():  # two trainings
+    if not Path("runs").exists():  # two runs
         for lr in (0.1, 0.01):
             with pte.Run(f"runs/lr-{lr}", params={"lr": lr}) as run:
                 for step in range(1, 11):

@@ -14,10 +14,11 @@ from pte_tracking import extensions
 
 TEXT = "the journal is written first, and delivered later. " * 20
 VOCABULARY = sorted(set(TEXT))
+BATCH_SIZE, LENGTH = 16, 32  # windows per batch, predicted tokens per window
 
 
 class Windows(IterableDataset[Tensor]):
-    """Windows of 32 characters at random positions, without an end."""
+    """Windows of LENGTH + 1 characters at random positions, without an end."""
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)  # its state is part of the snapshots
@@ -25,8 +26,8 @@ class Windows(IterableDataset[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         tokens = torch.tensor([VOCABULARY.index(character) for character in TEXT])
         while True:
-            start = int(torch.randint(len(tokens) - 33, (), generator=self.generator))
-            yield tokens[start : start + 33]
+            start = int(torch.randint(len(tokens) - LENGTH - 1, (), generator=self.generator))
+            yield tokens[start : start + LENGTH + 1]
 
 
 class Model(nn.Module):
@@ -50,6 +51,10 @@ def main() -> None:
         model,
         max_iterations=100,
         extensions=[
+            # A value reported in each iteration would be averaged by LogReport.
+            extensions.observe_value(
+                "tokens", lambda manager: manager.iteration * BATCH_SIZE * LENGTH, trigger=(20, "iteration")
+            ),
             extensions.LogReport(trigger=(20, "iteration")),
             extensions.PrintReport(["iteration", "tokens", "train/loss"]),
             extensions.snapshot(trigger=(50, "iteration")),
@@ -58,13 +63,13 @@ def main() -> None:
         out_dir="tokens",
     )
     manager.resume()
-    for window in manager.iterations(DataLoader(Windows(), 16)):
+    for window in manager.iterations(DataLoader(Windows(), BATCH_SIZE)):
         optimizer.zero_grad()
         scores = model(window[:, :-1])
         loss = F.cross_entropy(scores.flatten(0, 1), window[:, 1:].flatten())
         loss.backward()
         optimizer.step()
-        pte.report({"train/loss": loss, "tokens": (manager.iteration + 1) * window[:, 1:].numel()})
+        pte.report({"train/loss": loss})
 
 
 if __name__ == "__main__":
