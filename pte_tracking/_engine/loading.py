@@ -173,8 +173,8 @@ def _select_local(
 
 
 def _select_path(directory: Path, path: Path) -> tuple[SelectedSnapshot, Checkpoint | None]:
-    whole = directory / path if (directory / path).exists() else Path(os.path.abspath(path))
-    candidate = Candidate.at_path(whole)
+    whole, elsewhere = directory / path, Path(os.path.abspath(path))
+    candidate = Candidate.at_path(elsewhere if elsewhere.exists() and not whole.exists() else whole)
     return load_candidate(candidate), candidate.recorded
 
 

@@ -87,7 +87,7 @@ class TrainingState:
             return
         if types := self._parameters.stepped_before_training():
             _logger.warning(
-                "%s: the training ended without an iteration since its start, although the loop stepped %s, so that "
+                "%s: this manager ended without an iteration since its start, although the loop stepped %s, so that "
                 "nothing was recorded. Iterate over manager.iterations(loader), or write 'with "
                 "manager.run_iteration():' around each update.",
                 *(self._run.directory, ", ".join(types)),

@@ -139,6 +139,12 @@ def test_load_path_relative_to_the_working_directory(tmp_path: Path, monkeypatch
     assert (copied.step, copied.path, copied.epoch) == (3, "elsewhere.pt", 3.0)
 
 
+def test_load_of_a_missing_snapshot_names_the_run_directory(tmp_path: Path) -> None:
+    train(tmp_path / "run", stop_at=1)
+    with pytest.raises(pte.SnapshotError, match=f"^{tmp_path}/run/snapshot_iter_99: file not found"):
+        pte.load(tmp_path / "run", "snapshot_iter_99")
+
+
 def test_load_best_by_another_metric(tmp_path: Path) -> None:
     train(tmp_path, keep_best=None)
     with pytest.raises(

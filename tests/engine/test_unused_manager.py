@@ -16,7 +16,7 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking import extensions
 
-MESSAGE = "the training ended without an iteration since its start, although the loop stepped SGD"
+MESSAGE = "this manager ended without an iteration since its start, although the loop stepped SGD"
 
 
 def make(out: Path) -> tuple[pte.ExtensionsManager, Any]:
