@@ -90,14 +90,9 @@ class EarlyStoppingTrigger(Trigger):
         if not isinstance(limit, IntervalTrigger):
             raise TypeError(f"max_trigger: expected a length such as (100, 'epoch'), got {max_trigger!r}")
         self._max_trigger = limit
+        self._is_mode_unclear = mode == "auto" and not is_known_metric(monitor)
         if mode == "auto":
             mode = "min" if is_lower_better(monitor) else "max"
-            if not is_known_metric(monitor):
-                _logger.warning(
-                    "EarlyStoppingTrigger: the name %r does not show which values are better, so lower values are. "
-                    "Pass mode='max' or mode='min'.",
-                    monitor,
-                )
         self._sign = 1 if mode == "max" else -1
         self._patience = patience
         self._verbose = verbose
@@ -117,6 +112,13 @@ class EarlyStoppingTrigger(Trigger):
         return self(manager)  # The mean is the same on every rank.
 
     def __call__(self, manager: Manager) -> bool:
+        if self._is_mode_unclear and manager.world.rank == 0:
+            self._is_mode_unclear = False
+            _logger.warning(
+                "EarlyStoppingTrigger: the name %r does not show which values are better, so lower values are. Pass "
+                "mode='max' or mode='min'.",
+                self._mean.key,
+            )
         value = self._mean.evaluate(manager)
         if value is not None:
             is_better = self._sign * value > self._best + self._min_delta

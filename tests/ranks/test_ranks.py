@@ -132,6 +132,7 @@ def test_warnings_about_all_ranks_are_issued_by_rank_0(tmp_path: Path) -> None:
     first, second = on_ranks(scenarios.collect_warnings, 2, tmp_path)
     assert second == []
     expected = [
+        "the name 'not reported' does not show",
         "'not reported' was not",
         "No extension is a LogReport",
         "'stray' was reported between",

@@ -322,27 +322,46 @@ def test_early_stopping_auto_mode_maximizes_accuracy(tmp_path: Path) -> None:
     assert manager.stop_trigger
 
 
+def mode_warnings(
+    caplog: pytest.LogCaptureFixture, directory: Path, trigger: triggers.EarlyStoppingTrigger
+) -> list[str]:
+    """Return the warnings of two iterations about the mode of a stop trigger."""
+    manager = pte.ExtensionsManager({}, 2, iters_per_epoch=1, out_dir=directory, sinks=[], stop_trigger=trigger)
+    for _ in manager.iterations([1]):
+        pass
+    return [message for message in caplog.messages if "does not show which values are better" in message]
+
+
 @pytest.mark.parametrize(
     "key", ["val/iou", "val/f1", "valF1", "auc", "val/precision", "recall", "dice", "mAP50", "bleu", "val/r2", "acc"]
 )
-def test_early_stopping_auto_mode_maximizes_known_metrics(caplog: pytest.LogCaptureFixture, key: str) -> None:
-    assert triggers.EarlyStoppingTrigger(monitor=key).state_dict()["mode"] == "max"
-    assert not caplog.messages
+def test_early_stopping_auto_mode_maximizes_known_metrics(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, key: str
+) -> None:
+    trigger = triggers.EarlyStoppingTrigger(monitor=key)
+    assert trigger.state_dict()["mode"] == "max"
+    assert not mode_warnings(caplog, tmp_path, trigger)
 
 
 @pytest.mark.parametrize("key", ["val/loss", "wer", "val/perplexity"])
-def test_early_stopping_auto_mode_minimizes_known_metrics(caplog: pytest.LogCaptureFixture, key: str) -> None:
-    assert triggers.EarlyStoppingTrigger(monitor=key).state_dict()["mode"] == "min"
-    assert not caplog.messages
+def test_early_stopping_auto_mode_minimizes_known_metrics(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, key: str
+) -> None:
+    trigger = triggers.EarlyStoppingTrigger(monitor=key)
+    assert trigger.state_dict()["mode"] == "min"
+    assert not mode_warnings(caplog, tmp_path, trigger)
 
 
 @pytest.mark.parametrize("key", ["val/tracc", "mapping", "energy"])
-def test_early_stopping_auto_mode_of_unknown_metric_is_logged(caplog: pytest.LogCaptureFixture, key: str) -> None:
-    assert triggers.EarlyStoppingTrigger(monitor=key).state_dict()["mode"] == "min"
-    (message,) = caplog.messages
+def test_early_stopping_auto_mode_of_unknown_metric_is_logged_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, key: str
+) -> None:
+    trigger = triggers.EarlyStoppingTrigger(monitor=key)
+    assert trigger.state_dict()["mode"] == "min"
+    (message,) = mode_warnings(caplog, tmp_path / "auto", trigger)
     assert f"the name {key!r} does not show which values are better, so lower values are" in message
-    triggers.EarlyStoppingTrigger(monitor=key, mode="max")
-    assert len(caplog.messages) == 1
+    caplog.clear()
+    assert not mode_warnings(caplog, tmp_path / "max", triggers.EarlyStoppingTrigger(monitor=key, mode="max"))
 
 
 def test_trigger_without_call_method_raises_not_implemented_error() -> None:
