@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 from rich.console import Console
 
-from pte_tracking._cli.rendering import AsJson, create_console, fits, print_json, print_line, print_table
+from pte_tracking._cli.rendering import AsJson, create_console, drop_columns, fits, print_json, print_line, print_table
 from pte_tracking.sinks import (
     ENTRY_POINT_GROUP,
     Display,
@@ -70,7 +70,7 @@ def print_backends(console: Console, backends: list[InstalledBackend]) -> None:
     if fits(console, "", rows):
         print_table(console, "", rows)
     else:
-        print_table(console, "", [{key: value for key, value in row.items() if key != "Shows"} for row in rows])
+        print_table(console, "", drop_columns(rows, ["Shows"]))
         print_table(console, "Kinds of events", [{key: row[key] for key in ("Backend", "Shows")} for row in rows])
     if any("artifact" in (backend.shows or {}).values() for backend in backends):
         print_line(console, "* shown as an artifact or a text")

@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors, suggest_path
-from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_table
+from pte_tracking._cli.rendering import AsJson, create_console, drop_columns, echo, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.conditions import Condition
 from pte_tracking._store.discovery import find_run, find_runs
@@ -198,7 +198,7 @@ def _print(found: Sequence[tuple[RunSummary, dict[str, Any] | None]]) -> None:
     rows = [_build_row(run, best, title) for run, best in found]
     optional = ["Sinks", "Name"]
     if not any(run.group for run, _ in found):
-        rows = [{key: value for key, value in row.items() if key != "Group"} for row in rows]
+        rows = drop_columns(rows, ["Group"])
     if not any(run.pending for run, _ in found):
         optional.append("Pending")
     print_table(create_console(), "", rows, optional=(*optional, "Group", "At step"), folded=("Run", "Pending"))

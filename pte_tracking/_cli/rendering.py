@@ -52,12 +52,12 @@ def print_table(
     for column in optional:
         if fits(console, title, rows):
             break
-        rows = _without(rows, [column])
+        rows = drop_columns(rows, [column])
     if title:
         console.print()
     present = [column for column in folded if any(column in row for row in rows)]
     space = console.width - _MIN_FOLDED_WIDTH * len(present)
-    is_narrow = _measure(console, title, _without(rows, present)) > space
+    is_narrow = _measure(console, title, drop_columns(rows, present)) > space
     table = _build_table(title, rows, () if is_narrow or not present else present)
     if console.is_terminal:
         console.print(table)
@@ -68,7 +68,8 @@ def print_table(
         console.print(Text(line.rstrip()), soft_wrap=True)
 
 
-def _without(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+def drop_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a table without some columns."""
     return [{key: value for key, value in row.items() if key not in columns} for row in rows]
 
 

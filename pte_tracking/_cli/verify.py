@@ -20,14 +20,15 @@ def verify(run: RunDir, as_json: AsJson = False) -> None:
     with reporting_errors(run):
         lost = find_lost_events(run, find_run(run))
         problems, remote = verify_run(run)
+        problems = [*lost, *problems]
     if as_json:
-        print_json([*lost, *problems])
+        print_json(problems)
     else:
-        for problem in [*lost, *problems]:
+        for problem in problems:
             echo(problem, err=True)
         for key, paths in remote.items():
             echo(f"{run}: only in {key}, not in the run directory: {', '.join(paths)}")
-    if lost or problems:
+    if problems:
         raise typer.Exit(1)
     if not as_json:
         echo(f"{run}: no problems found")

@@ -87,7 +87,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         RunNotFoundError: If the directory contains no readable run.
     """
     manifest, path = find_run(directory), directory / JOURNAL
-    rows, *other_rows = _read_last_rows(path) or [("log", [])]
+    (_, rows), *other_rows = _read_last_rows(path) or [("log", [])]
     cursors = {entry.key: Cursor.load(directory, entry.key) for entry in manifest.sinks}
     checkpoints = list_checkpoints(directory)
     metrics = metrics or summarize_metrics(directory)
@@ -104,7 +104,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         tags=read_tags(directory),
         provenance=read_provenance(directory),
         step=max(steps if metrics.step is None else [*steps, metrics.step], default=None),
-        rows=rows[1],
+        rows=rows,
         other_rows=dict(other_rows),
         checkpoints=checkpoints,
         ranking=manifest.ranking,

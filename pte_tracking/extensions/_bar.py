@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any, TextIO
 
 from tqdm import auto
+
+from pte_tracking.extensions._lines import terminal_size
 
 _COLUMNS, _LINES = 80, 24  # of a terminal of unknown size
 #: Whether bars are widgets, which requires a notebook and ipywidgets.
@@ -20,19 +21,12 @@ class Bar(auto.tqdm):  # type: ignore[type-arg]
     monitor_interval = 0
 
     def __init__(self, *, file: TextIO | None = None, **options: Any) -> None:
-        size = _terminal_size(sys.stderr if file is None else file)
+        size = terminal_size(sys.stderr if file is None else file)
         if size is not None and not all(size):
             # A terminal of unknown size, such as that of the command script. tqdm would display an empty line.
             columns, lines = size
             options |= {"dynamic_ncols": False, "ncols": columns or _COLUMNS, "nrows": lines or _LINES}
         super().__init__(file=file, **options)
-
-
-def _terminal_size(out: TextIO) -> os.terminal_size | None:
-    try:
-        return os.get_terminal_size(out.fileno())
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def can_show(out: TextIO) -> bool:

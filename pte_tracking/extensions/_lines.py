@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -20,3 +21,15 @@ def tolerant_write(out: TextIO) -> Iterator[None]:
         yield
         if hasattr(out, "flush"):
             out.flush()
+
+
+def terminal_size(out: TextIO) -> os.terminal_size | None:
+    """Return the size of the terminal that a stream writes to, with 0 for an unknown size. None without a terminal.
+
+    Args:
+        out: Output stream.
+    """
+    try:
+        return os.get_terminal_size(out.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None

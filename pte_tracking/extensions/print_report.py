@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pte_tracking._store.messages import write_above_bars
 from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._columns import Columns
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
-from pte_tracking.extensions._lines import tolerant_write
+from pte_tracking.extensions._lines import terminal_size, tolerant_write
 from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
 
@@ -234,10 +233,8 @@ class _TextTable:
 
     def _width(self) -> int | None:
         """Return the width of the terminal. None if the output is not a terminal, or its width is unknown."""
-        try:
-            return os.get_terminal_size(self._stream().fileno()).columns or None
-        except (AttributeError, OSError, ValueError):
-            return None
+        size = terminal_size(self._stream())
+        return None if size is None else size.columns or None
 
     def _stream(self) -> TextIO:
         return sys.stdout if self._out is None else self._out

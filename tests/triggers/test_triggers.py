@@ -332,23 +332,30 @@ def mode_warnings(
     return [message for message in caplog.messages if "does not show which values are better" in message]
 
 
+HIGHER_IS_BETTER = [
+    "val/iou",
+    "val/f1",
+    "valF1",
+    "auc",
+    "val/precision",
+    "recall",
+    "dice",
+    "mAP50",
+    "bleu",
+    "val/r2",
+    "acc",
+]
+
+
 @pytest.mark.parametrize(
-    "key", ["val/iou", "val/f1", "valF1", "auc", "val/precision", "recall", "dice", "mAP50", "bleu", "val/r2", "acc"]
+    ("key", "mode"),
+    [*((key, "max") for key in HIGHER_IS_BETTER), *((key, "min") for key in ("val/loss", "wer", "val/perplexity"))],
 )
-def test_early_stopping_auto_mode_maximizes_known_metrics(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path, key: str
+def test_early_stopping_auto_mode_of_known_metric_is_that_of_its_name(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, key: str, mode: str
 ) -> None:
     trigger = triggers.EarlyStoppingTrigger(monitor=key)
-    assert trigger.state_dict()["mode"] == "max"
-    assert not mode_warnings(caplog, tmp_path, trigger)
-
-
-@pytest.mark.parametrize("key", ["val/loss", "wer", "val/perplexity"])
-def test_early_stopping_auto_mode_minimizes_known_metrics(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path, key: str
-) -> None:
-    trigger = triggers.EarlyStoppingTrigger(monitor=key)
-    assert trigger.state_dict()["mode"] == "min"
+    assert trigger.state_dict()["mode"] == mode
     assert not mode_warnings(caplog, tmp_path, trigger)
 
 

@@ -63,7 +63,7 @@ def translate_auth_errors(tracking_uri: str) -> Iterator[None]:
                 f"{tracking_uri} denied write access to the experiment or run. Ask its administrator for permission."
             ) from error
         causes = list(_causes(error))
-        if isinstance(error, MlflowException) and any(isinstance(cause, _UNREACHABLE) for cause in causes):
+        if any(isinstance(cause, _UNREACHABLE) for cause in causes):
             raise ConnectionError(f"{tracking_uri} is not reachable: {causes[-1]}") from error
         raise
 
