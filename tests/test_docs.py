@@ -129,7 +129,7 @@ def test_page_code_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_readme_code_runs_and_resumes_in_empty_directory(tmp_path: Path) -> None:
-    (script,) = blocks("../README.md")
+    script, _ = blocks("../README.md")
     assert len(script.splitlines()) <= 40
     (tmp_path / "example.py").write_text(script)
     env = {**os.environ, **servers.MLFLOW_ENVIRONMENT, "PTE_TRACKING_PROVENANCE": "full"}
@@ -142,6 +142,13 @@ def test_readme_code_runs_and_resumes_in_empty_directory(tmp_path: Path) -> None
     assert len(outputs[0]) >= 6  # header and one row per epoch
     assert (tmp_path / "result" / "log").exists()
     assert (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_readme_extensions_that_keep_the_best_snapshot_replace_the_defaults(tmp_path: Path) -> None:
+    script, listed = blocks("../README.md")
+    script = script.replace("manager = ", f"{listed}manager = ").replace("extensions.defaults()", "training_extensions")
+    assert "step=" in run_page(f'{script}\nprint(pte.load("result", "best", models=model))', tmp_path)
 
 
 def test_architecture_page_names_existing_files() -> None:

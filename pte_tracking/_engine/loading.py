@@ -80,7 +80,7 @@ def load(
             training.
 
     Returns:
-        The checkpoint, with ``path``, ``step``, ``epoch``, ``values``, and the complete ``state``.
+        The checkpoint. ``values`` are the latest values at its step; only that of ``keep_best`` is an interval mean.
 
     Raises:
         RunNotFoundError: If the directory contains no run.
