@@ -27,7 +27,7 @@ class LoaderMessages:
         """Report that batches were read again to continue after them."""
         if environment.rank() == 0:
             _logger.info(
-                "loader %r: read the first %s of the pass again, which took %.1f s, to continue after that.",
+                "loader %r: re-read the first %s of the pass in %.1f s to continue after them.",
                 *(self._name, counted(count, "batch"), seconds),
             )
 

@@ -226,7 +226,7 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
 
     In a thread without a current reporter, the values belong to the iteration of the only training in the process.
     Before a training, the call has no effect, so that a model that reports can also be used without one. Between
-    iterations, in a child process, or if several trainings can be meant, a warning names each key once.
+    iterations, in a child process, or while several managers are training, a warning names each key once.
 
     Args:
         values: Numbers by key: Python or NumPy numbers, or arrays or tensors of one element, on any device. Booleans

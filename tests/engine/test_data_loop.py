@@ -352,4 +352,4 @@ def test_resume_within_an_epoch_reports_the_batches_that_are_read_again(
 ) -> None:
     caplog.set_level(logging.INFO, "pte_tracking")
     check_resume("loop", shuffled, tmp_path, 6)
-    assert sum("read the first 2 batches of the pass again, which took" in line for line in caplog.messages) == 1
+    assert sum("re-read the first 2 batches of the pass in" in line for line in caplog.messages) == 1
