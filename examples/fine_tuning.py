@@ -7,6 +7,7 @@ python fine_tuning.py --model ./my-model     # a directory that save_pretrained 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -37,8 +38,8 @@ def main() -> None:
         texts, labels = zip(*reviews, strict=True)
         return {**tokenizer(list(texts), padding=True, return_tensors="pt"), "labels": torch.tensor(labels)}
 
-    train = DataLoader(REVIEWS[:36], 6, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
-    val = DataLoader(REVIEWS[36:], 6, collate_fn=collate)  # type: ignore[arg-type]
+    train: DataLoader[Any] = DataLoader(REVIEWS[:36], 6, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
+    val: DataLoader[Any] = DataLoader(REVIEWS[36:], 6, collate_fn=collate)  # type: ignore[arg-type]
     head = [parameter for name, parameter in model.named_parameters() if "classifier" in name]
     body = [parameter for name, parameter in model.named_parameters() if "classifier" not in name]
     optimizer = torch.optim.AdamW([{"params": body, "lr": 5e-5}, {"params": head, "lr": 1e-3}])
