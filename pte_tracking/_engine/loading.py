@@ -21,7 +21,14 @@ from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import state_objects_by_name, stateful_by_name
 from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.parts import TrainingParts
-from pte_tracking._snapshots.candidate import Candidate, SelectedSnapshot, first_intact, load_candidate, load_fetched
+from pte_tracking._snapshots.candidate import (
+    Candidate,
+    SelectedSnapshot,
+    first_intact,
+    load_candidate,
+    load_fetched,
+    report_skipped,
+)
 from pte_tracking._snapshots.compatibility import check_format
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.fetching import fetch, is_uri
@@ -163,12 +170,14 @@ def _select_local(
         ranked = rank_checkpoints(checkpoints, best or _recorded_ranking(manifest, checkpoints, call), call)
     else:
         checkpoint = _at_step(checkpoints, source, call)
-        return load_candidate(Candidate(directory / checkpoint.path, checkpoint.sha256)), checkpoint
+        return load_candidate(Candidate.listed(directory, checkpoint)), checkpoint
     by_path = {directory / checkpoint.path: checkpoint for checkpoint in ranked}
-    candidates = [Candidate(path, item.sha256) for path, item in by_path.items()]
-    selected = first_intact(candidates, call="load", is_outdated=is_outdated)
+    candidates = [Candidate.listed(directory, item) for item in by_path.values()]
+    selected, problems = first_intact(candidates, is_outdated=is_outdated)
     if selected is None:
-        raise SnapshotError(directory / ranked[0].path, "damaged or missing, and no other snapshot can be used")
+        others = "".join(f"; {problem}" for problem in problems[1:])
+        raise SnapshotError(problems[0].path, f"{problems[0].reason}, and no other snapshot can be used{others}")
+    report_skipped("load", problems, selected, "To load a skipped one, restore the file from a copy.")
     return selected, by_path[selected.path]
 
 

@@ -151,6 +151,20 @@ def verify_snapshot(path: Path, sha256: str | None = None, rank: int = 0, size: 
     return None if rank else (_verify_zip(path) or verify_digest(path, sha256))
 
 
+def find_size_problem(path: Path, expected: int) -> str | None:
+    """Return how the size of a damaged snapshot file differs from the recorded one, or None if it does not.
+
+    Args:
+        path: Path of the snapshot. The size of a sharded snapshot is not compared.
+        expected: The recorded size in bytes.
+    """
+    actual = path.stat().st_size if path.is_file() else expected
+    if actual == expected:
+        return None
+    kind = "truncated" if actual < expected else "replaced"
+    return f"{kind}: the file has {actual:,} bytes, but {expected:,} bytes were recorded"
+
+
 def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> str | None:
     """Verify the digest of a snapshot, or of any other file that a checkpoint refers to.
 
