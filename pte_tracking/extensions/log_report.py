@@ -13,7 +13,7 @@ from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse
 from pte_tracking._runs.run import Run
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.events import Number
-from pte_tracking._store.similar import describe_known
+from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking._store.values import to_number, to_numbers, to_progress
 from pte_tracking.extensions._columns import PROGRESS_KEYS
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
@@ -207,6 +207,8 @@ class LogReport(IntervalExtension):
             if self._missing:
                 self._missing = [key for key in self._missing if key not in observation]
         is_due = self._is_always_due or manager.updater.iteration == 0 or self._trigger.evaluate(manager)
+        if self._missing and is_due and manager.world.rank == 0:
+            self._warn_missing(manager, [key for key in self._missing if is_misspelled(key, manager.observation)])
         is_first = is_due and observation and manager.world.size == 1 and self._summary.is_empty
         if is_first and _ONLY_FLOAT.issuperset(map(type, observation.values())):
             self._log_row(manager, dict(observation))  # The mean of a single value is the value.
@@ -241,11 +243,14 @@ class LogReport(IntervalExtension):
             return
         # An earlier session, or another rank, may have reported the key.
         known = {key for row in self.log for key in row}
-        for key in self._missing:
-            if key not in known:
-                _logger.warning(
-                    "LogReport: keys: %r was never reported. %s", key, describe_known(key, manager.observation)
-                )
+        self._warn_missing(manager, [key for key in self._missing if key not in known])
+
+    def _warn_missing(self, manager: Manager, keys: list[str]) -> None:
+        for key in keys:
+            self._missing.remove(key)
+            _logger.warning(
+                "LogReport: keys: %r was not reported so far. %s", key, describe_known(key, manager.observation)
+            )
 
     def _log_last_row(self, manager: Manager) -> None:
         if self._row_iteration == manager.iteration:
