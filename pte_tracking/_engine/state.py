@@ -79,7 +79,7 @@ class TrainingState:
 
     def begin_training(self) -> None:
         """Note the state that the script gives, before the first iteration."""
-        self._parameters.begin_training()
+        self._parameters.begin_training(lambda: self._progress.iteration)
 
     def report_unused(self) -> None:
         """Log a warning if the run ends before the first iteration, although the loop has trained the models."""
