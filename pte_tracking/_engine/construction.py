@@ -184,7 +184,7 @@ def optimizers_by_name(value: Any) -> dict[str, Any]:
     for name, item in by_name.items():
         if not hasattr(item, "load_state_dict"):
             _logger.warning(
-                "optimizers: %r (%s) has no load_state_dict(), so that a resume does not restore its state. Add this "
+                "optimizers: %r (%s) has no load_state_dict(), so a resume does not restore its state. Add this "
                 "method to resume exactly.",
                 name,
                 type(item).__name__,

@@ -38,7 +38,7 @@ class ExtensionEntry:
         priority: Priority of the extension.
         trigger: Trigger of the extension.
         call_before_training: Whether the extension also runs once before the training.
-        is_always_due: Whether the trigger fires in each iteration, so that it does not need to be evaluated.
+        is_always_due: Whether the trigger fires in each iteration, so it does not need to be evaluated.
         runs_here: Whether the extension runs on this rank.
         measures: Whether the extension reports more rarely than in each iteration.
         late_values: Warning about the values that the extension reports after all LogReports ran; else None.

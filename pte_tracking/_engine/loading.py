@@ -141,7 +141,7 @@ def _select(
 
 
 def _has_changed(directory: Path, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether a training has saved snapshots since, so that it may have deleted or replaced earlier ones."""
+    """Whether a training has saved snapshots since, so it may have deleted or replaced earlier ones."""
     deadline = time.monotonic() + _REGISTRATION_SECONDS
     while True:
         is_training = lock.is_held(directory / WRITER_LOCK)

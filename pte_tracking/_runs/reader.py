@@ -60,9 +60,9 @@ class RunReader:
         self.before_close: list[Callable[[], object]] = []
         #: Called once, by the first :meth:`rewind`.
         self.after_rewind: list[Callable[[], object]] = []
-        #: Returns whether the training of the run is complete, so that another run may use the directory.
+        #: Returns whether the training of the run is complete, so another run may use the directory.
         self.is_complete: Callable[[], bool] | None = None
-        #: Whether an exception left the training loop, so that another run may use the directory.
+        #: Whether an exception left the training loop, so another run may use the directory.
         self.is_abandoned = False
         #: Called when an exception leaves the training loop, maybe long before the run ends.
         self.on_interrupt: list[Callable[[], object]] = []

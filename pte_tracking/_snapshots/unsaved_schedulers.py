@@ -40,7 +40,7 @@ def report_unsaved_schedulers(optimizers: Iterable[object], saved: Iterable[Any]
     names = sorted({type(item).__name__ for item in unsaved if id(item) not in inner})
     if names:
         _logger.warning(
-            "snapshot: the learning rate scheduler of an optimizer (%s) is not part of the snapshot, so that a resume "
+            "snapshot: the learning rate scheduler of an optimizer (%s) is not part of the snapshot, so a resume "
             "does not restore it. Add extensions.LRScheduler(scheduler), which steps it, or pass "
             "state_objects={'scheduler': scheduler} to the manager if the loop steps it.",
             ", ".join(names),

@@ -49,7 +49,7 @@ class LogReport(IntervalExtension):
     Each row requires one collective operation. A data point between two rows is the value of rank 0. After an error,
     the last row is that of rank 0.
 
-    Rows are stored in the journal of the run and not in memory, so that memory usage and the size of snapshots do not
+    Rows are stored in the journal of the run and not in memory, so memory usage and the size of snapshots do not
     grow with the number of rows. :attr:`log` and :meth:`to_dataframe` read the rows.
 
     The extension reports no values. Snapshots contain the values of the current interval and the state of the inner

@@ -166,7 +166,7 @@ class PrintReport(IntervalExtension):
         return extension
 
     def _owned_log_report(self) -> LogReport | None:
-        """Return the LogReport if it is not registered in the manager, so that this extension has to run it."""
+        """Return the LogReport if it is not registered in the manager, so this extension has to run it."""
         log_report = self._log_report
         return log_report if isinstance(log_report, LogReport) and log_report.name is None else None
 

@@ -129,7 +129,7 @@ class VariableStatisticsPlot(IntervalExtension):
         return importlib.util.find_spec("matplotlib") is not None
 
     def __call__(self, manager: Manager) -> None:
-        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so that every rank evaluates it.
+        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so every rank evaluates it.
         if not should_measure(manager.world, self._variables):
             return
         if self._call_count % self._stride == 0:

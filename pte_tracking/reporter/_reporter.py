@@ -1,6 +1,6 @@
 """Reporters, and the functions that use the current reporter.
 
-The current reporter is a context variable, so that tasks of asyncio and threads do not affect each other.
+The current reporter is a context variable, so tasks of asyncio and threads do not affect each other.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
 
 
 def report_result(values: Mapping[str, Any]) -> None:
-    """Report values that the caller also returns, so that no warning is needed if no training runs.
+    """Report values that the caller also returns, so no warning is needed if no training runs.
 
     Args:
         values: Numbers by key; see :func:`report`.
