@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn, optim
+from torch.utils.data import TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
@@ -97,6 +98,14 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "string eval_func": (
         lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func="test"),  # type: ignore[arg-type]
         *(TypeError, ["eval_func", "'test'", "function"]),
+    ),
+    "dataset of evaluator": (
+        lambda: extensions.Evaluator(TensorDataset(torch.ones(2, 1)), nn.Identity()),  # type: ignore[arg-type]
+        *(TypeError, ["iterator", "'main'", "DataLoader(dataset, batch_size=32, shuffle=True)"]),
+    ),
+    "dataset of updater": (
+        lambda: StandardUpdater(TensorDataset(torch.ones(2, 1)), make_optimizer()),  # type: ignore[arg-type]
+        *(TypeError, ["iterator", "'main'", "batch_size=None) if its items are batches"]),
     ),
     "swapped evaluator arguments": (
         lambda: extensions.Evaluator(nn.Identity(), PAIRS),  # type: ignore[arg-type]
