@@ -17,6 +17,7 @@ from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events, metrics
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import JOURNAL, check_directory
@@ -30,6 +31,7 @@ from pte_tracking.sinks import Sink
 class RunReader:
     """Base class of :class:`~pte_tracking.Run` that holds its configuration and reads the run directory."""
 
+    @refuse_unknown()
     def __init__(
         self,
         directory: str | os.PathLike[str],

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.messages import write_above_bars
 from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._columns import PROGRESS_KEYS, Columns
@@ -60,6 +61,7 @@ class PrintReport(IntervalExtension):
         2           0.375
     """
 
+    @refuse_unknown()
     def __init__(
         self,
         entries: Sequence[str] | None = None,

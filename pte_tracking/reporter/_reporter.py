@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.values import check_key, check_new_key, checked_keys
 from pte_tracking.reporter import _lost
 from pte_tracking.reporter._frames import Frame, IterationReports, current, enter_block, find_trainings, leave_block
@@ -221,6 +222,7 @@ def get_current_reporter() -> Reporter:
     return cast(Reporter, frame.reporter)
 
 
+@refuse_unknown("Pass the values as a dictionary, such as report({'loss': loss}).")
 def report(values: Mapping[str, Any], observer: object = None) -> None:
     """Report values to the current reporter.
 

@@ -99,6 +99,30 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func="test"),  # type: ignore[arg-type]
         *(TypeError, ["eval_func", "'test'", "function"]),
     ),
+    "values by name": (
+        lambda: pte.report(loss=0.5),  # type: ignore[call-arg]
+        *(TypeError, ["report: unknown argument 'loss'", "report({'loss': loss})", "Arguments: values, observer."]),
+    ),
+    "misspelled argument of run": (
+        lambda: pte.Run("run", sink=["json"]),  # type: ignore[call-arg]
+        *(TypeError, ["Run: unknown argument 'sink'", "Did you mean 'sinks'?"]),
+    ),
+    "misspelled argument of snapshot": (
+        lambda: extensions.snapshot(n_retain=3),  # type: ignore[call-arg]
+        *(TypeError, ["snapshot: unknown argument 'n_retain'", "Did you mean 'n_retains'?", "keep_best"]),
+    ),
+    "misspelled argument of evaluator": (
+        lambda: extensions.Evaluator(PAIRS, nn.Identity(), func=print),  # type: ignore[call-arg]
+        *(TypeError, ["Evaluator: unknown argument 'func'", "Did you mean 'eval_func'?"]),
+    ),
+    "misspelled argument of trigger": (
+        lambda: triggers.EarlyStoppingTrigger(monitor_key="loss"),  # type: ignore[call-arg]
+        *(TypeError, ["EarlyStoppingTrigger: unknown argument 'monitor_key'", "Did you mean 'monitor'?"]),
+    ),
+    "misspelled argument of manager": (
+        lambda: pte.ExtensionsManager({}, 1, outdir="result"),  # type: ignore[call-arg]
+        *(TypeError, ["ExtensionsManager: unknown argument 'outdir'", "Did you mean 'out_dir'?"]),
+    ),
     "dataset of evaluator": (
         lambda: extensions.Evaluator(TensorDataset(torch.ones(2, 1)), nn.Identity()),  # type: ignore[arg-type]
         *(TypeError, ["iterator", "'main'", "DataLoader(dataset, batch_size=32, shuffle=True)"]),
