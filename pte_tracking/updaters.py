@@ -267,7 +267,8 @@ _END: Any = object()
 def _by_name(argument: str, value: Any) -> dict[str, Any]:
     by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
     for name, item in by_name.items():
-        is_valid = isinstance(item, Iterable) if argument == "iterator" else _is_optimizer(item)
+        is_loader = isinstance(item, Iterable) and not isinstance(item, str | bytes)
+        is_valid = is_loader if argument == "iterator" else _is_optimizer(item)
         if not is_valid:
             raise TypeError(
                 f"{argument}: expected {'a DataLoader' if argument == 'iterator' else 'an optimizer'} as {name!r}, "

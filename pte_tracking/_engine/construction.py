@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, ParamSpec
 
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from pte_tracking._distributed.wrappers import named_submodules
 from pte_tracking._interface.extension import TriggerLike
@@ -182,6 +183,11 @@ def optimizers_by_name(value: Any) -> dict[str, Any]:
     expected = "an optimizer with step() and state_dict(), or a dictionary of optimizers by name"
     by_name = _by_name("optimizers", value, ("step", "state_dict"), expected)
     for name, item in by_name.items():
+        if isinstance(item, LRScheduler):
+            raise TypeError(
+                f"optimizers: expected {expected}, got the scheduler {type(item).__name__} as {name!r}. Pass the "
+                "optimizer, and add extensions.LRScheduler(scheduler)."
+            )
         if not hasattr(item, "load_state_dict"):
             _logger.warning(
                 "optimizers: %r (%s) has no load_state_dict(), so a resume does not restore its state. Add this "

@@ -88,6 +88,7 @@ class DataLoop:
         if not isinstance(name, str):
             raise TypeError(f"name: expected a string, got {name!r}. Pass several loaders as a dictionary.")
         is_iterable = hasattr(type(loader), "__iter__") or hasattr(type(loader), "__getitem__")
+        is_iterable &= not isinstance(loader, str | bytes)
         hint = dataset_hint(loader)
         if not is_iterable or isinstance(loader, nn.Module) or hint:  # nn.Sequential would yield its layers
             raise TypeError(

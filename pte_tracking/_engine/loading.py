@@ -41,6 +41,7 @@ from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.printable import describe_value
 
 _MAX_REPETITIONS = 100  # while a training deletes each snapshot before it is read
 _REGISTRATION_SECONDS = 1.0  # Maximum time between the replacement of a snapshot and its event.
@@ -112,6 +113,8 @@ def load(
         >>> checkpoint.step, checkpoint.values["loss"]
         (2, 0.0)
     """
+    if not isinstance(run_dir, str | os.PathLike):
+        raise TypeError(f"run_dir: expected the path of a run directory, got {describe_value(run_dir)}")
     given = {"models": models, "optimizers": optimizers, "state_objects": state_objects}
     directory = Path(os.path.realpath(run_dir))
     selected, checkpoint = _select(directory, source, None if best is None else BestPolicy.parse((*best, 1)))

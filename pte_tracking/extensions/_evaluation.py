@@ -209,7 +209,7 @@ def _check_iterators(iterator: Any) -> dict[str, Iterable[Any]]:
             "itself. To evaluate several, create one evaluator for each."
         )
     for name, each in iterators.items():
-        if not isinstance(each, Iterable):
+        if not isinstance(each, Iterable) or isinstance(each, str | bytes):
             got = f"the model {type(each).__name__}" if isinstance(each, nn.Module) else repr(each)
             raise TypeError(
                 f"iterator: expected an iterable such as a DataLoader as {name!r}, got {got}{dataset_hint(each)}"

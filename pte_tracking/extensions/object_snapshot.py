@@ -123,7 +123,8 @@ class ObjectSnapshot(SnapshotExtension):
         super().__init__(filename, policy)
         self._is_artifact = is_artifact
         for part in target.values() if isinstance(target, Mapping) else [target]:
-            if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+            has_state = hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+            if not has_state or isinstance(part, type):
                 raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {part!r}")
         self._retention = Retention(self.template, policy.n_retains)
         self._target: Stateful = _ObjectGroup(target) if isinstance(target, Mapping) else target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
@@ -68,7 +68,7 @@ class PrintReport(IntervalExtension):
         log_report: str | LogReport = "LogReport",
         out: TextIO | None = None,
     ) -> None:
-        if isinstance(entries, str) or not all(isinstance(key, str) for key in entries or ()):
+        if isinstance(entries, str | Set) or not all(isinstance(key, str) for key in entries or ()):
             raise TypeError(f"entries: expected a list of keys, such as ['epoch', 'train/loss'], got {entries!r}")
         if not isinstance(log_report, str | LogReport):
             raise TypeError(

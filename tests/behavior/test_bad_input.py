@@ -25,6 +25,13 @@ def make_optimizer() -> Any:
 def evaluate_batch(args: Any, model: nn.Module, device: str, data: Tensor, target: Tensor) -> None: ...
 
 
+def yield_progress(manager: Any) -> Any:
+    yield manager.iteration
+
+
+async def run_later(manager: Any) -> None: ...
+
+
 def make_manager(out: Path | str = "result", *extension_list: Any, **options: Any) -> pte.ExtensionsManager:
     return pte.ExtensionsManager({}, 2, extension_list, iters_per_epoch=2, out_dir=out, **options)
 
@@ -98,6 +105,62 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "string eval_func": (
         lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func="test"),  # type: ignore[arg-type]
         *(TypeError, ["eval_func", "'test'", "function"]),
+    ),
+    "extension function without argument": (
+        lambda: make_manager("result", lambda: None),
+        *(TypeError, ["one argument, the manager", "<lambda>()", "functools.partial"]),
+    ),
+    "extension function with two arguments": (
+        lambda: pte.make_extension()(lambda manager, scale: None),  # type: ignore[arg-type,misc]
+        *(TypeError, ["one argument, the manager", "<lambda>(manager, scale)"]),
+    ),
+    "extension generator": (
+        lambda: make_manager("result", yield_progress),
+        *(TypeError, ["generator yield_progress()", "in place of yield"]),
+    ),
+    "extension coroutine": (
+        lambda: make_manager("result", run_later),
+        *(TypeError, ["async def run_later()", "Remove async"]),
+    ),
+    "scheduler as optimizer": (
+        lambda: make_manager(optimizers=optim.lr_scheduler.StepLR(make_optimizer(), 1)),
+        *(TypeError, ["optimizers", "scheduler StepLR as 'main'", "extensions.LRScheduler(scheduler)"]),
+    ),
+    "home directory": (
+        lambda: make_manager("~/result"),
+        *(ValueError, ["out_dir", "'~/result'", "os.path.expanduser("]),
+    ),
+    "file as directory": (
+        lambda: make_manager(__file__),
+        *(NotADirectoryError, ["out_dir", "test_bad_input.py' is a file", "directory"]),
+    ),
+    "snapshot of a class": (
+        lambda: extensions.snapshot_object(nn.Linear, "model"),  # type: ignore[arg-type]
+        *(TypeError, ["target", "Linear", "state_dict()"]),
+    ),
+    "text as loader": (
+        lambda: make_manager().iterations("train"),
+        *(TypeError, ["loader", "type str", "DataLoader"]),
+    ),
+    "text as evaluator data": (
+        lambda: extensions.Evaluator("val", nn.Identity()),
+        *(TypeError, ["iterator", "'val'", "DataLoader"]),
+    ),
+    "set of columns": (
+        lambda: extensions.PrintReport({"epoch", "loss"}),  # type: ignore[arg-type]
+        *(TypeError, ["entries", "'epoch'", "list of keys"]),
+    ),
+    "manager as run directory": (
+        lambda: pte.load(make_manager()),  # type: ignore[arg-type]
+        *(TypeError, ["run_dir", "ExtensionsManager", "path"]),
+    ),
+    "weights as state": (
+        lambda: make_manager().load_state_dict(nn.Linear(1, 1).state_dict()),
+        *(ValueError, ["'weight', 'bias'", "extensions.snapshot()", "model.load_state_dict(torch.load(path))"]),
+    ),
+    "bytes as artifact": (
+        lambda: pte.Run("result").log_artifact(b"model"),  # type: ignore[arg-type]
+        *(TypeError, ["path", "b'model'"]),
     ),
     "values by name": (
         lambda: pte.report(loss=0.5),  # type: ignore[call-arg]
