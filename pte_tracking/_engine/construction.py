@@ -11,7 +11,7 @@ from typing import Any, ParamSpec
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from pte_tracking._distributed.wrappers import named_submodules
+from pte_tracking._distributed.wrappers import named_submodules, unwrap
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._snapshots.dictionary_state import StatefulDictionary
 from pte_tracking._snapshots.generator_state import StatefulGenerator, is_generator
@@ -148,6 +148,22 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
     """
     expected = "an object with state_dict() and load_state_dict(), or a dictionary of such objects by name"
     return _by_name(argument, value, _STATE_METHODS, expected)
+
+
+def transform_models(
+    models: Mapping[str, nn.Module], transform: Callable[[str, nn.Module], nn.Module] | None
+) -> dict[str, nn.Module]:
+    """Return the models for extensions and snapshots by name.
+
+    Args:
+        models: The models that were passed to the manager.
+        transform: The argument ``transform_model`` of the front end.
+
+    Raises:
+        TypeError: If the function returns an object without a state.
+    """
+    transform = transform or (lambda name, model: unwrap(model))
+    return stateful_by_name("transform_model", {name: transform(name, model) for name, model in models.items()})
 
 
 def state_objects_by_name(value: Any) -> dict[str, Any]:

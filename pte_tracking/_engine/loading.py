@@ -113,16 +113,26 @@ def load(
         >>> checkpoint.step, checkpoint.values["loss"]
         (2, 0.0)
     """
-    if not isinstance(run_dir, str | os.PathLike):
-        raise TypeError(f"run_dir: expected the path of a run directory, got {describe_value(run_dir)}")
     given = {"models": models, "optimizers": optimizers, "state_objects": state_objects}
-    directory = Path(os.path.realpath(run_dir))
-    selected, checkpoint = _select(directory, source, None if best is None else BestPolicy.parse((*best, 1)))
+    directory = _real_directory(run_dir)
+    selected, checkpoint = _select(directory, source, None if best is None else _parse_ranking(best))
     try:
         _restore(selected, given)
         return _as_loaded(selected, checkpoint)
     finally:
         selected.clean_up()
+
+
+def _real_directory(run_dir: object) -> Path:
+    if not isinstance(run_dir, str | os.PathLike):
+        raise TypeError(f"run_dir: expected the path of a run directory, got {describe_value(run_dir)}")
+    return Path(os.path.realpath(run_dir))
+
+
+def _parse_ranking(best: Sequence[str]) -> BestPolicy:
+    if isinstance(best, str) or len(best) != 2:
+        raise TypeError(f"best: expected a metric and 'min' or 'max', such as ('val/loss', 'min'), got {best!r}")
+    return BestPolicy.parse((*best, 1))
 
 
 def _select(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -18,9 +17,6 @@ class FunctionExtension(Extension):
 
     Args:
         function: Function of the manager.
-
-    Raises:
-        TypeError: If the function does not take the manager only, or if a call of it does not run its body.
     """
 
     # An attribute of each object in place of the property of the base class.
@@ -32,7 +28,6 @@ class FunctionExtension(Extension):
     )
 
     def __init__(self, function: Callable[[Manager], Any]) -> None:
-        _check_function(function)
         self.function = function
         names = (getattr(function, attribute, None) for attribute in ("name", "default_name", "__name__"))
         self.default_name = next((name for name in names if isinstance(name, str) and name), type(function).__name__)
@@ -42,28 +37,6 @@ class FunctionExtension(Extension):
 
     def __call__(self, manager: Manager) -> Any:
         return self.function(manager)
-
-
-def _check_function(function: Callable[..., Any]) -> None:
-    name = getattr(function, "__name__", type(function).__name__)
-    if any(check(function) for check in (inspect.isgeneratorfunction, inspect.isasyncgenfunction)):
-        raise TypeError(
-            f"extension: expected a function that takes the manager, got the generator {name}(), whose body no call "
-            "runs. Use return or pte_tracking.report({...}) in place of yield."
-        )
-    if inspect.iscoroutinefunction(function):
-        raise TypeError(f"extension: expected a function that takes the manager, got async def {name}(). Remove async.")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a function without a signature, such as a built-in one
-        return
-    try:
-        signature.bind(None)
-    except TypeError:
-        raise TypeError(
-            f"extension: expected a function of one argument, the manager, got {name}{signature}. Bind other arguments "
-            "with functools.partial."
-        ) from None
 
 
 def make_extension(

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from pte_tracking._store.argument_names import argument_names, unknown_argument
-
 #: Hints for arguments that several classes have in pytorch-pfn-extras.
 NO_WRITERS = (
     "There are no writers. Pass out_dir= to the manager for the directory, and sinks=, such as "
@@ -53,7 +51,7 @@ def accept_names(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]
 
 
 def refuse_names(**hints: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Return a decorator that refuses keyword arguments without a counterpart, and unknown ones.
+    """Return a decorator that refuses keyword arguments without a counterpart.
 
     A value of None or False is the default of these arguments and is ignored.
 
@@ -62,8 +60,6 @@ def refuse_names(**hints: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        known = argument_names(function)
-
         @functools.wraps(function)
         def without_names(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             for name in hints.keys() & kwargs.keys():
@@ -72,8 +68,6 @@ def refuse_names(**hints: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]
                     raise TypeError(
                         f"{_name_of(function)}: {name}= is not supported, got {type(value).__name__}. {hints[name]}"
                     )
-            if not known >= kwargs.keys():
-                raise unknown_argument(_name_of(function), kwargs, known)
             return function(*args, **kwargs)
 
         return without_names

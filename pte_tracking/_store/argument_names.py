@@ -1,11 +1,11 @@
-"""Errors of keyword arguments that a function does not have."""
+"""Errors of arguments that a function does not have."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, KeysView
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from pte_tracking._store.similar import suggest
 
@@ -23,13 +23,15 @@ def refuse_unknown(hint: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, 
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        known = argument_names(function)
+        known = dict.fromkeys(name for name in inspect.signature(function).parameters if name != "self").keys()
 
         @functools.wraps(function)
         def with_known_names(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             if kwargs and not known >= kwargs.keys():
                 owner = type(args[0]).__name__ if args and function.__name__ == "__init__" else function.__qualname__
-                raise unknown_argument(owner, kwargs, known, hint)
+                name = next(name for name in kwargs if name not in known)
+                advice = f" {hint}" if hint else suggest(name, known)
+                raise TypeError(f"{owner}: unknown argument {name!r}.{advice} Arguments: {', '.join(known)}.")
             return function(*args, **kwargs)
 
         return with_known_names
@@ -37,20 +39,22 @@ def refuse_unknown(hint: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, 
     return decorate
 
 
-def argument_names(function: Callable[..., object]) -> KeysView[str]:
-    """Return the names of the arguments of a function, in their order."""
-    return dict.fromkeys(name for name in inspect.signature(function).parameters if name != "self").keys()
-
-
-def unknown_argument(owner: str, names: Collection[str], known: Collection[str], hint: str = "") -> TypeError:
-    """Return the error about the first unknown name.
+def refused_call(function: Callable[..., Any], count: int) -> str | None:
+    """Return the name and the signature of a function that cannot be called with a number of positional arguments.
 
     Args:
-        owner: The called function or class.
-        names: Names of the passed arguments.
-        known: Names of the arguments that exist.
-        hint: Sentence about what to write instead.
+        function: The function, or another callable object.
+        count: Number of the arguments.
+
+    Returns:
+        Such as ``"stop(manager, patience)"``. None if the function accepts the arguments, or has no signature.
     """
-    name = next(name for name in names if name not in known)
-    advice = f" {hint}" if hint else suggest(name, known)
-    return TypeError(f"{owner}: unknown argument {name!r}.{advice} Arguments: {', '.join(known)}.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # as of some built-in functions
+        return None
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return f"{getattr(function, '__name__', type(function).__name__)}{signature}"
+    return None

@@ -11,6 +11,7 @@ from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.events import Number
 from pte_tracking._store.similar import describe_known, is_misspelled
@@ -92,6 +93,7 @@ class LogReport(IntervalExtension):
         format="The log is a JSON array. Read other formats from LogReport.to_dataframe().",
         writer=NO_WRITERS,
     )
+    @refuse_unknown()
     def __init__(
         self,
         keys: Iterable[str] | None = None,

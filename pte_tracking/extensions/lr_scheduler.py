@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import refuse_names
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.printable import describe_value
 from pte_tracking._store.values import check_key, to_number
 from pte_tracking.extensions._optimizer_steps import OptimizerSteps
@@ -81,6 +82,7 @@ class LRScheduler(Extension):
     """
 
     @refuse_names(is_async="Remove it. The scheduler is stepped at the end of the iteration.")
+    @refuse_unknown()
     def __init__(
         self,
         scheduler: Any,

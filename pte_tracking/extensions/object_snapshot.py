@@ -19,6 +19,7 @@ from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._snapshots.retention import Retention
 from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking._snapshots.shards import reshard
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.effective_files import list_artifacts
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
@@ -39,6 +40,7 @@ class Stateful(Protocol):
     writer=NO_WRITERS,
     saver_rank="Rank 0 writes.",
 )
+@refuse_unknown()
 def snapshot_object(
     target: Stateful | Mapping[str, Stateful],
     filename: str,

@@ -12,6 +12,7 @@ from pte_tracking._snapshots.job import SnapshotDetails, SnapshotJob
 from pte_tracking._snapshots.reopen import register_unlisted
 from pte_tracking._snapshots.retention import BestPolicy, Retention
 from pte_tracking._snapshots.signals import SignalFlag
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._interval import has_ended_an_epoch
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
@@ -32,6 +33,7 @@ _logger = logging.getLogger("pte_tracking")
     saver_rank="Rank 0 writes, and every rank writes its own shards.",
     snapshot_mode="Models that are sharded are saved in shards without an option.",
 )
+@refuse_unknown()
 def snapshot(
     filename: str = "snapshot_iter_{.iteration}",
     *,

@@ -85,7 +85,7 @@ class EarlyStoppingTrigger(Trigger):
             raise TypeError(f"patience: expected an integer number of intervals, got {patience!r}")
         if patience < 1:
             raise ValueError(f"patience: expected at least 1 interval, got {patience!r}")
-        if not min_delta >= 0:
+        if not isinstance(min_delta, int | float) or not min_delta >= 0:
             raise ValueError(f"min_delta: expected a number of at least 0, got {min_delta!r}")
         self._mean = IntervalMean(type(self).__name__, monitor, check_trigger)
         limit = get_trigger(max_trigger)

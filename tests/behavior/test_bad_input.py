@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         *(TypeError, ["one argument, the manager", "<lambda>()", "functools.partial"]),
     ),
     "extension function with two arguments": (
-        lambda: pte.make_extension()(lambda manager, scale: None),  # type: ignore[arg-type,misc]
+        lambda: make_manager("result", pte.make_extension()(lambda manager, scale: None)),  # type: ignore[arg-type,misc]
         *(TypeError, ["one argument, the manager", "<lambda>(manager, scale)"]),
     ),
     "extension generator": (
@@ -161,6 +161,38 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "bytes as artifact": (
         lambda: pte.Run("result").log_artifact(b"model"),  # type: ignore[arg-type]
         *(TypeError, ["path", "b'model'"]),
+    ),
+    "trigger function without argument": (
+        lambda: pte.get_trigger(lambda: True),  # type: ignore[arg-type,misc]
+        *(TypeError, ["trigger", "one argument, the manager", "FunctionTrigger(function)"]),
+    ),
+    "condition with argument": (
+        lambda: extensions.snapshot(condition=lambda manager: True),  # type: ignore[arg-type,misc]
+        *(TypeError, ["condition", "<lambda>(manager)", "without arguments"]),
+    ),
+    "source as autoload": (
+        lambda: extensions.snapshot(autoload="best"),  # type: ignore[arg-type]
+        *(TypeError, ["autoload", "'best'", "manager.resume()"]),
+    ),
+    "string min_delta": (
+        lambda: triggers.EarlyStoppingTrigger(min_delta="0.1"),  # type: ignore[arg-type]
+        *(ValueError, ["min_delta", "'0.1'", "number"]),
+    ),
+    "extension with trigger in a tuple": (
+        lambda: make_manager("result", (extensions.LogReport(), (1, "epoch"))),
+        *(TypeError, ["extension", "ExtensionEntry(extension, name=..., trigger=...)"]),
+    ),
+    "sink class": (
+        lambda: make_manager(sinks=[pte.sinks.get_sink("json")]),
+        *(TypeError, ["sinks", "class JsonSink", "JsonSink(...)"]),
+    ),
+    "metric without mode": (
+        lambda: pte.load("result", "best", best="val/loss"),  # type: ignore[arg-type]
+        *(TypeError, ["best", "'val/loss'", "('val/loss', 'min')"]),
+    ),
+    "transformed model": (
+        lambda: pte.ExtensionsManager(nn.Identity(), 1, transform_model=lambda name, model: None),  # type: ignore[arg-type,return-value]
+        *(TypeError, ["transform_model", "'main'", "None"]),
     ),
     "values by name": (
         lambda: pte.report(loss=0.5),  # type: ignore[call-arg]
