@@ -159,12 +159,12 @@ def test_log_report_selected_key_that_is_never_reported_warns_once_at_end(
 
 
 def test_log_report_misspelled_key_warns_at_first_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with make_manager(tmp_path, LogReport(["train/acuracy", "val/loss"])) as manager:
+    with make_manager(tmp_path, LogReport(["train/accurcy", "val/loss"])) as manager:
         for _ in range(4):
             with manager.run_iteration():
                 pte.report({"train/accuracy": 1.0})
         (message,) = caplog.messages
-        assert "'train/acuracy' was not reported so far" in message
+        assert "'train/accurcy' was not reported so far" in message
         assert message.endswith("Did you mean 'train/accuracy'?")
 
 

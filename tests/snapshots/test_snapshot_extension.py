@@ -190,7 +190,7 @@ def test_keep_best_ignores_intervals_without_the_metric(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reported", "logged", "saved_before"),
     [
-        ("val/acuracy", [], 1),  # resembles a reported key: at the first snapshot
+        ("val/accurcy", [], 1),  # resembles a reported key: at the first snapshot
         ("other", [], 3),  # after the first epoch, at a second snapshot
         ("val/accuracy", [], None),
         ("other", ["val/accuracy"], None),
