@@ -12,7 +12,7 @@ from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.recorded import explain_difference, find_recorded
-from pte_tracking._store.checkpoint_files import find_size_problem
+from pte_tracking._store.checkpoint_files import find_truncation
 from pte_tracking._store.events import Checkpoint
 
 _logger = logging.getLogger("pte_tracking")
@@ -89,8 +89,8 @@ def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> Selec
     try:
         state = load(candidate.path, candidate.sha256, world)
     except SnapshotError as error:
-        size_problem = None if candidate.size is None else find_size_problem(candidate.path, candidate.size)
-        problem = SnapshotError(error.path, size_problem or error.reason)
+        truncation = None if candidate.size is None else find_truncation(candidate.path, candidate.size)
+        problem = SnapshotError(error.path, truncation or error.reason)
         raise explain_difference(problem, candidate.recorded) from error.__cause__
     return SelectedSnapshot(candidate.path, state, candidate.fetched_to, candidate.sha256)
 
