@@ -102,7 +102,7 @@ class LoaderMessages:
         """Warn that passes have different lengths."""
         self._warn(
             f"a pass had {counted(taken, 'batch')}, and the length of the loader was {expected}. An epoch is a number "
-            "of iterations, so that epochs and passes no longer end together. Count in iterations, or return the same "
+            "of iterations, so epochs and passes no longer end together. Count in iterations, or return the same "
             "number of batches in each pass."
         )
 

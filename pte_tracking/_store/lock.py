@@ -71,7 +71,7 @@ class LockHolder(msgspec.Struct, frozen=True):
         )
 
     def is_local_process(self) -> bool:
-        """Whether the holder runs on this machine and in this PID namespace, so that it can receive a signal."""
+        """Whether the holder runs on this machine and in this PID namespace, so it can receive a signal."""
         return (
             self.pid is not None
             and self.shares_process_ids(LockHolder.current())

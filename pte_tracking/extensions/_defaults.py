@@ -12,7 +12,7 @@ from pte_tracking.extensions.training_snapshot import snapshot
 def defaults() -> list[Extension]:
     """Return the extensions that most training scripts use.
 
-    A manager has no extensions unless they are passed, so that nothing is printed or saved that the script does not
+    A manager has no extensions unless they are passed, so nothing is printed or saved that the script does not
     name.
 
     Returns:

@@ -180,22 +180,25 @@ def test_print_report_own_trigger_does_not_sample_its_log_report(tmp_path: Path)
 @pytest.mark.parametrize(
     ("entry", "rows", "is_warned"),
     [
-        ("train/accurcy", 2, True),  # almost equal to a key: after the second row
-        ("train/accurcy", 1, False),
+        ("train/accurcy", 1, True),
+        ("accuracy", 1, True),
+        ("Train/Accuracy", 1, True),
         ("val/accuracy", 3, False),  # may be reported later
         ("iteration", 3, False),
     ],
 )
-def test_print_report_misspelled_entry_warns_after_second_row(
+def test_print_report_misspelled_entry_warns_after_first_row(
     entry: str, rows: int, is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = make_manager(tmp_path, LogReport(), PrintReport(["epoch", entry], out=io.StringIO()))
     for _ in range(4 * rows):
         with manager.run_iteration():
             pte.report({"train/accuracy": 1.0})
-    assert [f"entry {entry!r}. Reported keys: 'train/accuracy'" in each for each in caplog.messages] == [
-        True
-    ] * is_warned
+    expected = (
+        f"PrintReport: no row has a value of the entry {entry!r}. Reported keys: 'train/accuracy'. Did you mean "
+        "'train/accuracy'?"
+    )
+    assert caplog.messages == [expected] * is_warned
 
 
 def test_print_report_absent_entry_warns_once_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,6 @@
 """Descriptions on the pages of MLflow.
 
-A description is written once, when its object is created, so that it replaces no text that a user enters later.
+A description is written once, when its object is created, so it replaces no text that a user enters later.
 """
 
 from __future__ import annotations
