@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,28 @@ def test_print_report_missing_key_leaves_blank_cell(tmp_path: Path) -> None:
     with make_manager(tmp_path, LogReport("done"), PrintReport(["loss", "done"], out=out)) as manager:
         train(manager, 4)
     assert out.getvalue().splitlines() == ["loss        done", "            2.5"]
+
+
+def test_print_report_row_without_a_metric_in_the_columns_is_skipped(tmp_path: Path) -> None:
+    out, clocks = io.StringIO(), io.StringIO()
+    reports = (
+        LogReport(trigger=(1, "iteration")),
+        PrintReport(["epoch", "iteration", "val/loss", "elapsed_time"], out=out),
+        PrintReport(["iteration"], out=clocks),
+    )
+    with make_manager(tmp_path, *reports) as manager:
+        while manager.iteration < 4:
+            with manager.run_iteration():
+                pte.report({"loss": 0.5})
+                if manager.iteration % 2:
+                    pte.report({"val/loss": math.nan})
+    assert [line[:3] for line in split_lines(out)] == [
+        ["epoch", "iteration", "val/loss"],
+        ["0", "2", "nan"],
+        ["1", "4", "nan"],
+    ]
+    assert split_lines(clocks) == [["iteration"], ["1"], ["2"], ["3"], ["4"]]
+    assert len(manager.run.rows()) == 4
 
 
 def test_print_report_default_output_is_current_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
