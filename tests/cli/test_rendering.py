@@ -38,3 +38,10 @@ def test_title_is_printed_without_markup_and_control_characters() -> None:
     output = io.StringIO()
     print_table(Console(file=output, width=80), "[bold]a\x1b", [ROW])
     assert output.getvalue().splitlines()[1].strip() == "[bold]a\\u001b"
+
+
+def test_title_wider_than_its_table_is_one_line() -> None:
+    output = io.StringIO()
+    title = "val/segmentation/mean_intersection_over_union"
+    print_table(Console(file=output, width=50), title, [{"Run": "a", "Last": 1.0}])
+    assert output.getvalue().splitlines()[1] == title
