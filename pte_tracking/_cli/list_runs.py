@@ -15,7 +15,6 @@ import typer
 
 from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors, suggest_run
 from pte_tracking._cli.rendering import AsJson, create_console, drop_columns, echo, fail, print_json, print_table
-from pte_tracking._delivery.backlog import SinkBacklog
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.conditions import Condition
 from pte_tracking._store.discovery import find_run, find_runs, natural_key
@@ -217,11 +216,5 @@ def _build_row(run: RunSummary, best: dict[str, Any] | None, title: str) -> dict
         title: value if best is None or value is None or title != "Best" else f"{best['key']} {value:.6g}",
         "At step": None if best is None else best["step"],
         "Sinks": " ".join(run.sinks),
-        "Pending": "; ".join(map(_describe_pending, run.pending)) or "-",
+        "Pending": "; ".join(sink.short_text for sink in run.pending) or "-",
     }
-
-
-def _describe_pending(sink: SinkBacklog) -> str:
-    if sink.events:
-        return f"{sink.key}: {sink.events:,} event{'s' * (sink.events != 1)}"
-    return f"{sink.key}: {'stopped' if sink.is_closed else 'end status'}"

@@ -28,9 +28,9 @@ class PrintReport(IntervalExtension):
     ``extend(..., trigger=...)``, it prints the rows logged since the trigger fired last. The table has a header and
     aligned columns. A progress bar on the same terminal remains below the table. After a resume, only new rows are
     printed. In a notebook, the last 100 rows are shown as one table that is updated in place. A row without a value in
-    any column besides ``epoch``, ``iteration``, and ``elapsed_time`` is not printed, unless there is no other column. An
-    entry that occurs in no row causes one warning, at the end of the training or, if it is almost equal to a key, after
-    the second row.
+    any column besides ``epoch``, ``iteration``, and ``elapsed_time`` is not printed, unless there is no other column.
+    An entry that occurs in no row causes one warning, at the end of the training or, if it is almost equal to a key,
+    after the second row.
     If an error or a ``break`` ends the loop within an interval, the row of this interval is logged but not printed.
 
     The extension reports no values. Snapshots contain the rows that are not printed yet, and the state of a LogReport
