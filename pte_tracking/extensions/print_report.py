@@ -19,6 +19,7 @@ from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
 
 _logger = logging.getLogger("pte_tracking")
+_MAX_NAMED = 3  # omitted columns in a message
 
 
 class PrintReport(IntervalExtension):
@@ -222,17 +223,21 @@ class _TextTable:
             if columns.add_keys(row, self._width()) or not self._has_header:
                 self._has_header = True
                 if columns.omitted:
-                    _logger.info(
-                        "PrintReport: the terminal has no room for %s. To choose the columns, pass entries, "
-                        "such as %r.",
-                        *(", ".join(columns.omitted), [columns.keys[0], *columns.omitted]),
-                    )
+                    self._report_omitted(columns.omitted)
                 self._write(columns.format_header())
             if columns.has_value(row):
                 self._write(columns.format_row(row))
 
     def refresh(self, at_once: bool = False) -> None:
         pass  # show() has printed the rows.
+
+    def _report_omitted(self, keys: list[str]) -> None:
+        names = ", ".join(keys[:_MAX_NAMED]) + (", ..." if len(keys) > _MAX_NAMED else ".")
+        _logger.info(
+            "PrintReport: the terminal has no room for %d of the columns: %s To choose the columns, pass entries, "
+            "such as %r.",
+            *(len(keys), names, [self._columns.keys[0], keys[0]]),
+        )
 
     def _width(self) -> int | None:
         """Return the width of the terminal. None if the output is not a terminal, or its width is unknown."""

@@ -232,7 +232,7 @@ def test_new_store_keeps_artifacts_where_run_starts(tmp_path: Path) -> None:
     (text,) = (tmp_path / "mlruns").rglob("step_1.md")
     assert text.read_text() == "a text"
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert completed.stdout + completed.stderr == ""
+    assert completed.stdout + completed.stderr == f"mlflow: creating the database {tmp_path}/mlflow.db\n"
 
 
 @pytest.mark.slow
