@@ -202,7 +202,9 @@ def _print(found: Sequence[tuple[RunSummary, dict[str, Any] | None]]) -> None:
         rows = drop_columns(rows, ["Group"])
     if not any(run.pending for run, _ in found):
         optional.append("Pending")
-    print_table(create_console(), "", rows, optional=(*optional, "Group", "At step", "Step"), folded=("Run", "Pending"))
+    print_table(
+        create_console(), "", rows, optional=(*optional, "Group", "At step"), folded=("Run", "Pending"), last=["Step"]
+    )
 
 
 def _build_row(run: RunSummary, best: dict[str, Any] | None, title: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def print_table(
     rows: Sequence[Mapping[str, Any]],
     optional: Sequence[str] = (),
     folded: Sequence[str] = (),
+    last: Sequence[str] = (),
 ) -> None:
     """Print a table with one column per key, in order of first appearance, or nothing without rows.
 
@@ -46,6 +47,7 @@ def print_table(
         rows: Cells by column.
         optional: Columns that are left out, in this order, while the table is wider than the console.
         folded: Columns whose cells are divided into lines first if the table is still too wide.
+        last: Columns that are left out, in this order, if that does not suffice.
     """
     if not rows:
         return
@@ -58,6 +60,10 @@ def print_table(
         print_line(console, title, "table.title")
     present = [column for column in folded if any(column in row for row in rows)]
     space = console.width - _MIN_FOLDED_WIDTH * len(present)
+    for column in last:
+        if fits(console, rows) or _measure(console, drop_columns(rows, present)) <= space:
+            break
+        rows = drop_columns(rows, [column])
     is_narrow = _measure(console, drop_columns(rows, present)) > space
     table = _build_table(rows, () if is_narrow or not present else present)
     if console.is_terminal:
