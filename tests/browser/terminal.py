@@ -94,10 +94,12 @@ def draw(path: Path, title: str, text: str, theme: TerminalTheme = SVG_EXPORT_TH
         text: Content with escape sequences for colors.
         theme: Colors. Defaults to a dark theme.
     """
+    text = re.sub(r"/tmp/tmp\w+", "/home/ann", text)
     widest = max(Text.from_ansi(line).cell_len for line in text.splitlines())
     width = min(widest, _COLUMNS) + 1
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(Text.from_ansi(text), overflow="fold")
+    # Rich cuts the lower edge of the last line, such as underscores.
+    console.print(Text.from_ansi(f"{text}\n "), overflow="fold")
     svg = console.export_svg(title=title, theme=theme, unique_id=path.stem)
     # The border of Rich is invisible around a light window on a light page.
     svg = svg.replace("rgba(255,255,255,0.35)", "rgba(128,128,128,0.5)")
