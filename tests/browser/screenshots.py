@@ -119,7 +119,7 @@ def photograph_import(folder: Path) -> None:
 
 def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_runs(["train/loss", "val/loss", "val/accuracy", "Parameters"])
-    camera.save_screenshot("mlflow-runs", 1280, 420)
+    camera.save_screenshot("mlflow-runs", 1340, 420)
     mlflow.open_run(run_id)
     camera.save_screenshot("mlflow-overview", 1280, 620)
     mlflow.open_charts(run_id)
@@ -128,7 +128,7 @@ def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     camera.save_screenshot("mlflow-run", 1280, 1060)
     mlflow.list_checkpoints()
     mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
-    camera.save_screenshot("mlflow-checkpoints", 1640, 640)
+    camera.save_screenshot("mlflow-checkpoints", 1600, 640)
 
 
 def photograph_system_metrics(camera: Camera, folder: Path, page: Page, uri: str) -> None:
@@ -146,7 +146,7 @@ def photograph_models(camera: Camera, page: Page, folder: Path, uri: str) -> Non
     page.goto(f"{uri}/#/models/digits")
     page.get_by_text("Version 1", exact=True).first.wait_for()
     page.get_by_text("pte.best").first.wait_for()
-    camera.save_screenshot("mlflow-registered-model", 1640, 620)
+    camera.save_screenshot("mlflow-registered-model", 1640, 660)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
@@ -175,7 +175,7 @@ def photograph_media(camera: Camera, page: Page, folder: Path, uri: str) -> None
         TensorBoardPage(page, address).open_sounds()
         camera.save_screenshot("tensorboard-audio", 1100, 420)
     MLflowPage(page, uri, training.experiment).open_table(training.run_id, "tables/hardest tones.json")
-    camera.save_screenshot("mlflow-table", 1440, 560)
+    camera.save_screenshot("mlflow-table", 1520, 560)
 
 
 def photograph_others(camera: Camera, page: Page, folder: Path) -> None:
