@@ -146,7 +146,7 @@ def photograph_models(camera: Camera, page: Page, folder: Path, uri: str) -> Non
     page.goto(f"{uri}/#/models/digits")
     page.get_by_text("Version 1", exact=True).first.wait_for()
     page.get_by_text("pte.best").first.wait_for()
-    camera.save_screenshot("mlflow-registered-model", 1640, 660)
+    camera.save_screenshot("mlflow-registered-model", 1640, 638)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
