@@ -153,8 +153,9 @@ def _sort(runs: Sequence[_ListedRun], name: str) -> list[_ListedRun]:
             value = -value if value is not None and not _is_lower_better(run, key) else value
         else:
             value = run.values.get(name)
-        is_text = isinstance(value, str)
-        return value is None, is_text, natural_key(value) if is_text else value or 0
+        if isinstance(value, str):
+            return False, True, natural_key(value)
+        return value is None, False, value or 0
 
     return sorted(runs, key=rank)
 
