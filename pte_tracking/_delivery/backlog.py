@@ -37,6 +37,13 @@ class SinkBacklog(NamedTuple):
             pending = f"{self.events:,} pending {'event' if self.events == 1 else 'events'}"
         return f"{pending} for {self.key}" + (f" ({_shorten(self.reason)})" if self.reason else "")
 
+    @property
+    def short_text(self) -> str:
+        """Sink and number of events, for a line or a table with several sinks."""
+        if self.events:
+            return f"{self.key}: {self.events:,} event{'s' * (self.events != 1)}"
+        return f"{self.key}: {'stopped' if self.is_closed else 'end status'}"
+
 
 def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> list[SinkBacklog]:
     """Determine the pending events of each sink. Skip inline sinks.

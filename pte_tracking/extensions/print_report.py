@@ -20,6 +20,7 @@ from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
 
 _logger = logging.getLogger("pte_tracking")
+_MAX_NAMED = 3  # omitted columns in a message
 
 
 class PrintReport(IntervalExtension):
@@ -28,8 +29,10 @@ class PrintReport(IntervalExtension):
     The extension runs after every iteration, on all ranks, and prints new rows on rank 0. With
     ``extend(..., trigger=...)``, it prints the rows logged since the trigger fired last. The table has a header and
     aligned columns. A progress bar on the same terminal remains below the table. After a resume, only new rows are
-    printed. In a notebook, the last 100 rows are shown as one table that is updated in place. An entry that occurs in
-    no row causes one warning, at the end of the training or, if it resembles a key, after the first row.
+    printed. In a notebook, the last 100 rows are shown as one table that is updated in place. A row without a value in
+    any column besides ``epoch``, ``iteration``, and ``elapsed_time`` is not printed, unless there is no other column.
+    An entry that occurs in no row causes one warning, at the end of the training or, if it resembles a key, after the
+    first row.
     If an error or a ``break`` ends the loop within an interval, the row of this interval is logged but not printed.
 
     The extension reports no values. Snapshots contain the rows that are not printed yet, and the state of a LogReport
@@ -218,16 +221,21 @@ class _TextTable:
             if columns.add_keys(row, self._width()) or not self._has_header:
                 self._has_header = True
                 if columns.omitted:
-                    _logger.info(
-                        "PrintReport: the terminal has no room for %s. To choose the columns, pass entries, "
-                        "such as %r.",
-                        *(", ".join(columns.omitted), [columns.keys[0], *columns.omitted]),
-                    )
+                    self._report_omitted(columns.omitted)
                 self._write(columns.format_header())
-            self._write(self._columns.format_row(row))
+            if columns.has_value(row):
+                self._write(columns.format_row(row))
 
     def refresh(self, at_once: bool = False) -> None:
         pass  # show() has printed the rows.
+
+    def _report_omitted(self, keys: list[str]) -> None:
+        names = ", ".join(keys[:_MAX_NAMED]) + (", ..." if len(keys) > _MAX_NAMED else ".")
+        _logger.info(
+            "PrintReport: the terminal has no room for %d of the columns: %s To choose the columns, pass entries, "
+            "such as %r.",
+            *(len(keys), names, [self._columns.keys[0], keys[0]]),
+        )
 
     def _width(self) -> int | None:
         """Return the width of the terminal. None if the output is not a terminal, or its width is unknown."""
