@@ -196,7 +196,9 @@ def _select_local(
 
 def _select_path(directory: Path, path: Path) -> tuple[SelectedSnapshot, Checkpoint | None]:
     whole, elsewhere = directory / path, Path(os.path.abspath(path))
-    candidate = Candidate.at_path(elsewhere if elsewhere.exists() and not whole.exists() else whole)
+    candidate = Candidate.at_path(
+        elsewhere if elsewhere.exists() and not whole.exists() else whole, list_checkpoints(directory)
+    )
     return load_candidate(candidate), candidate.recorded
 
 

@@ -98,8 +98,9 @@ class RestorableTraining(TrainingProgress):
 
         Args:
             source: ``"latest"`` for the newest intact snapshot in the run directory, ``"best"`` for the best one by
-                ``snapshot(keep_best=...)``, a path, or the URI of a tracked checkpoint, such as ``"runs:/<run id>"`` or
-                ``"models:/<model id>"`` for MLflow. Defaults to ``"latest"``.
+                ``snapshot(keep_best=...)``, a path, also relative to the run directory, or the URI of a tracked
+                checkpoint, such as ``"runs:/<run id>"`` or ``"models:/<model id>"`` for MLflow. Defaults to
+                ``"latest"``.
             allow: Names of models, optimizers, extensions, and state objects that may differ from the snapshot. Those
                 that are missing from it, do not fit, or refuse their state start as constructed. The arguments that the
                 script gives to the others now replace those of the snapshot. Defaults to none.

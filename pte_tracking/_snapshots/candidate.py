@@ -14,6 +14,7 @@ from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.recorded import explain_difference, find_recorded
 from pte_tracking._store.checkpoint_files import find_truncation
 from pte_tracking._store.events import Checkpoint
+from pte_tracking._store.similar import suggest
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -67,13 +68,20 @@ class Candidate(NamedTuple):
         return cls(directory / checkpoint.path, checkpoint.sha256, size=checkpoint.size)
 
     @classmethod
-    def at_path(cls, path: Path, unlisted: Collection[Path] = ()) -> Candidate:
+    def at_path(cls, path: Path, checkpoints: Iterable[Checkpoint], unlisted: Collection[Path] = ()) -> Candidate:
         """Return the snapshot at a path, which has to be the one that its run recorded.
 
         Args:
             path: Path of the snapshot.
+            checkpoints: Checkpoints of the run, whose names are suggested in place of a misspelled one.
             unlisted: Snapshots that were published just before a crash and are newer than their records.
+
+        Raises:
+            SnapshotError: If there is no file.
         """
+        if not path.exists():
+            names = ["latest", "best", *(checkpoint.path for checkpoint in checkpoints)]
+            raise SnapshotError(path, f"file not found. Pass 'latest', 'best', or a path.{suggest(path.name, names)}")
         recorded = None if path in unlisted else find_recorded(path)
         if recorded is None:
             return cls(path)

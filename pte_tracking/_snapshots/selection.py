@@ -88,12 +88,14 @@ def _candidates(
     if isinstance(source, str) and is_uri(source):
         return [fetch(source, [sink.resolve() for sink in run.sinks], run.directory, "resume")]
     path = absolute_path(source, run.directory)
+    if not path.exists() and (run.directory / source).exists():
+        path = run.directory / source
     if (path / MANIFEST).exists():
         raise SnapshotError(
             path,
             f"a run directory, not a snapshot. Pass one of its snapshots, or continue the run with out_dir={source!r}",
         )
-    return [Candidate.at_path(path, find_unlisted(run, templates))]
+    return [Candidate.at_path(path, run.checkpoints(), find_unlisted(run, templates))]
 
 
 def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[Candidate]:

@@ -149,6 +149,26 @@ def test_resume_latest_ignores_superseded_snapshot(tmp_path: Path) -> None:
     assert resume_and_inspect(tmp_path) == (2, 2)
 
 
+def test_resume_name_of_snapshot_in_run_directory_is_selected(tmp_path: Path) -> None:
+    run(make_manager(tmp_path), 3)
+    checkpoint = make_manager(tmp_path).resume("snapshot_iter_2")
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"), [("lastest", "'latest'"), ("bset", "'best'"), ("snapshot_iter2", "'snapshot_iter_2'")]
+)
+def test_resume_and_load_misspelled_source_suggest_names(source: str, meant: str, tmp_path: Path) -> None:
+    run(make_manager(tmp_path), 3)
+    manager = make_manager(tmp_path)
+    message = f"Pass 'latest', 'best', or a path.*Did you mean {meant}"
+    with pytest.raises(pte.SnapshotError, match=message):
+        manager.resume(source)
+    with pytest.raises(pte.SnapshotError, match=message):
+        pte.load(tmp_path, source)
+
+
 def test_resume_path_accepts_superseded_snapshot(tmp_path: Path) -> None:
     run(make_manager(tmp_path), 5)
     assert resume_and_inspect(tmp_path, tmp_path / "snapshot_iter_2", rewinds=True) == (2, 2)
