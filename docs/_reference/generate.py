@@ -25,6 +25,7 @@ def generate(folder: Path) -> dict[str, str]:
     # The builder writes no headings of the second level for classes and functions.
     pages = {name: re.sub("^#(?=##)", "", text, flags=re.MULTILINE) for name, text in pages.items()}
     pages = {name: _simplify_types(text) for name, text in pages.items()}
+    pages = {name: _simplify_headings(text) for name, text in pages.items()}
     help_command = [sys.executable, "-m", "typer", "pte_tracking._cli", "utils", "docs", "--name", "pte-tracking"]
     help_text = subprocess.run(help_command, check=True, capture_output=True, text=True).stdout
     pages["command-line.md"] = html.unescape(help_text)
@@ -32,11 +33,20 @@ def generate(folder: Path) -> dict[str, str]:
 
 
 def _simplify_types(text: str) -> str:
-    """Write the types of attributes as code, because the builder emphasizes each word, and omit default functions."""
-    text = re.sub(r"=<function [^>]*>", "=...", text)
+    """Write the types of attributes as code, because the builder emphasizes each word."""
     return re.sub(
-        r"(?m)(\*\*\w+\*\*) \((\*.*?\*)\)(?= \u2013|$)", lambda match: f"{match[1]} (`{_read_type(match[2])}`)", text
+        r"(?m)(\*\*\w+\*\*) \((\[?\*.*?\*\]?(?:\([^)]*\))?.*?)\)(?= \u2013|$)",
+        lambda match: f"{match[1]} (`{_read_type(match[2])}`)",
+        text,
     )
+
+
+def _simplify_headings(text: str) -> str:
+    """Write the type of a property in its heading, and constants at the level of functions."""
+    text = re.sub(r"(?m)^(### \*property\* \w+)\n\n```python\n\w+(: .*)\n```$", r"\1\2", text)
+    text = re.sub(r"(?m)^### (pte_tracking\.[\w.]*?)(\w+) \*= (.*)\*$", r"## \2\n\n```python\n\1\2 = \3\n```", text)
+    text = re.sub(r"(?m)^### pte_tracking\.[\w.]*?(\w+)$", r"## \1", text)
+    return text.replace("* **Variables:**", "* **Attributes:**")
 
 
 def _read_type(markup: str) -> str:

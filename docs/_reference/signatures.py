@@ -5,12 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, is_typeddict
 
 import msgspec
 
-#: Number of characters per line of code, as in the source.
 LINE_LENGTH = 88
+#: Private names of types in annotations, by what a reader needs to know of them.
+TYPES = {
+    "_?Int64": "int",
+    "_?RelativePath": "str",
+    "_?SubdirectoryPath": "str",
+    "StoredNumber": "int | float | str",
+}
 
 
 def write_signature(kind: str, name: str, obj: Any) -> list[str]:
@@ -30,49 +36,49 @@ def _returned(obj: Any) -> str:
 
 
 def _parameters_of_class(cls: Any) -> list[str]:
-    if getattr(cls, "_is_protocol", False) or issubclass(cls, BaseException):
+    if getattr(cls, "_is_protocol", False) or is_typeddict(cls) or issubclass(cls, BaseException):
         return []
-    # A base class of another library may define __new__, too.
-    if "__init__" in vars(cls) and not issubclass(cls, msgspec.Struct):
-        return _parameters(cls.__init__, skips_first=True)
-    factories = {}
     if issubclass(cls, msgspec.Struct):
-        factories = {field.name: field.default_factory for field in msgspec.structs.fields(cls)}
-    return _parameters(cls, factories=factories)
+        # The evaluated annotations contain the limits of each field.
+        annotations = {key: text for base in cls.__mro__ for key, text in vars(base).get("__annotations__", {}).items()}
+        parameters = inspect.signature(cls).parameters.values()
+        shown = [_write_parameter(parameter.replace(annotation=annotations[parameter.name])) for parameter in parameters]
+        return [text.replace("<factory>", "{}") for text in shown]
+    # A base class of another library may define __new__, too.
+    own = "__init__" in vars(cls)
+    return _parameters(cls.__init__ if own else cls, skips_first=own)
 
 
-def _parameters(
-    function: Callable[..., Any], *, skips_first: bool = False, factories: dict[str, Any] | None = None
-) -> list[str]:
+def _parameters(function: Callable[..., Any], *, skips_first: bool = False) -> list[str]:
     parameters = list(inspect.signature(function).parameters.values())[int(skips_first) :]
-    shown = []
+    shown: list[str] = []
     for parameter in parameters:
         if parameter.name.startswith("_"):
             continue
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not any(text.startswith("*") for text in shown):
             shown.append("*")
-        shown.append(_write_parameter(parameter, factories or {}))
+        shown.append(_write_parameter(parameter))
     return shown
 
 
-def _write_parameter(parameter: inspect.Parameter, factories: dict[str, Any]) -> str:
+def _write_parameter(parameter: inspect.Parameter) -> str:
     stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
     annotation = "" if parameter.annotation is parameter.empty else f": {_shorten(parameter.annotation)}"
     if parameter.default is parameter.empty:
         return f"{stars}{parameter.name}{annotation}"
     default = repr(parameter.default)
-    if default == "<factory>":
-        default = repr(factories[parameter.name]())
-    if default.startswith("<"):
+    if default.startswith("<function"):
         default = "..."
-    return f"{parameter.name}{annotation}{' = ' if annotation else '='}{default.replace(chr(39), chr(34))}"
+    return f"{parameter.name}{annotation}{' = ' if annotation else '='}{default}".replace("'", '"')
 
 
 def _shorten(annotation: Any) -> str:
     if annotation is inspect.Signature.empty:
         return "Any"
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
+    for name, plain in TYPES.items():
+        text = re.sub(rf"\b{name}\b", plain, text)
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text).replace("'", '"')
 
 
 def _break(start: str, parameters: list[str], end: str) -> list[str]:

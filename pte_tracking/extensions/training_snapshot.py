@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, refuse_names
@@ -39,7 +39,7 @@ def snapshot(
     trigger: TriggerLike = (1, "epoch"),
     condition: Callable[[], bool] | None = None,
     n_retains: int = -1,
-    keep_best: Sequence[object] | None = None,
+    keep_best: tuple[str, Literal["min", "max"], int] | None = None,
     autoload: bool = False,
     snapshot_on_error: bool = False,
     asynchronous: bool = True,
@@ -111,7 +111,7 @@ class TrainingSnapshot(SnapshotExtension):
         self,
         filename: str,
         policy: SnapshotPolicy,
-        keep_best: Sequence[object] | None,
+        keep_best: tuple[str, Literal["min", "max"], int] | None,
         on_signal: int | None,
         mirror: str | None = None,
     ) -> None:
