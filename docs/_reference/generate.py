@@ -28,8 +28,15 @@ def generate(folder: Path) -> dict[str, str]:
     pages = {name: _simplify_headings(text) for name, text in pages.items()}
     help_command = [sys.executable, "-m", "typer", "pte_tracking._cli", "utils", "docs", "--name", "pte-tracking"]
     help_text = subprocess.run(help_command, check=True, capture_output=True, text=True).stdout
-    pages["command-line.md"] = html.unescape(help_text)
+    pages["command-line.md"] = _simplify_arguments(html.unescape(help_text))
     return {name: NOTE + text.strip() + "\n" for name, text in pages.items()}
+
+
+def _simplify_arguments(text: str) -> str:
+    """Write the arguments of a command as its help does."""
+    text = re.sub(r"\{([A-Z]+)\}", r"\1", text)
+    text = re.sub(r"(?m)^(\* `\w+) <list\[\w+\]>`", r"\1...`", text)
+    return re.sub(r"(?m)^(\* `\w+) <\w+>`", r"\1`", text)
 
 
 def _simplify_types(text: str) -> str:

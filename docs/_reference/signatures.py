@@ -42,7 +42,9 @@ def _parameters_of_class(cls: Any) -> list[str]:
         # The evaluated annotations contain the limits of each field.
         annotations = {key: text for base in cls.__mro__ for key, text in vars(base).get("__annotations__", {}).items()}
         parameters = inspect.signature(cls).parameters.values()
-        shown = [_write_parameter(parameter.replace(annotation=annotations[parameter.name])) for parameter in parameters]
+        shown = [
+            _write_parameter(parameter.replace(annotation=annotations[parameter.name])) for parameter in parameters
+        ]
         return [text.replace("<factory>", "{}") for text in shown]
     # A base class of another library may define __new__, too.
     own = "__init__" in vars(cls)
