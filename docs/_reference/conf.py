@@ -21,6 +21,7 @@ autodoc_mock_imports = [
 add_module_names = False
 autodoc_typehints = "none"  # the signatures contain them
 napoleon_use_ivar = True
+smartquotes = False
 markdown_anchor_signatures = True
 myst_all_links_external = True  # The other pages are not part of this build.
 

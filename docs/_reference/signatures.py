@@ -16,6 +16,8 @@ TYPES = {
     "_?RelativePath": "str",
     "_?SubdirectoryPath": "str",
     "StoredNumber": "int | float | str",
+    "Unit": 'Literal["epoch", "iteration"]',
+    "_(?=[A-Z])": "",
 }
 
 
@@ -27,7 +29,10 @@ def write_signature(kind: str, name: str, obj: Any) -> list[str]:
         return _break(f"class {name}", _parameters_of_class(obj), "")
     parameters = _parameters(obj, skips_first=kind == "method" and not inspect.ismethod(obj))
     shown = name.rpartition(".")[2] if kind == "method" else name
-    return _break(shown, parameters, f" -> {_shorten(inspect.signature(obj).return_annotation)}")
+    returned = _shorten(inspect.signature(obj).return_annotation)
+    if inspect.isgeneratorfunction(inspect.unwrap(obj)) and not inspect.isgeneratorfunction(obj):
+        returned = returned.replace("Iterator[", "AbstractContextManager[")
+    return _break(shown, parameters, f" -> {returned}")
 
 
 def _returned(obj: Any) -> str:
@@ -36,7 +41,9 @@ def _returned(obj: Any) -> str:
 
 
 def _parameters_of_class(cls: Any) -> list[str]:
-    if getattr(cls, "_is_protocol", False) or is_typeddict(cls) or issubclass(cls, BaseException):
+    if getattr(cls, "_is_protocol", False) or is_typeddict(cls):
+        return []
+    if issubclass(cls, BaseException) and "__init__" not in vars(cls):
         return []
     if issubclass(cls, msgspec.Struct):
         # The evaluated annotations contain the limits of each field.
@@ -79,7 +86,7 @@ def _shorten(annotation: Any) -> str:
         return "Any"
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     for name, plain in TYPES.items():
-        text = re.sub(rf"\b{name}\b", plain, text)
+        text = re.sub(rf"\b{name}\b" if name[-1].isalnum() else rf"\b{name}", plain, text)
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text).replace("'", '"')
 
 

@@ -84,7 +84,7 @@ class Manager(Protocol):
 
     @property
     def updater(self) -> Progress:
-        """Progress of the training, under the name that Chainer uses."""
+        """Counters ``iteration``, ``epoch``, ``epoch_detail``, and ``is_new_epoch``, under the name that Chainer uses."""
 
     @property
     def observation(self) -> Observation:
@@ -119,7 +119,7 @@ class Manager(Protocol):
 
     @property
     def world(self) -> World:
-        """Rank and world size. Extensions should display and write on rank 0 only."""
+        """Ranks of the training: ``world.rank`` and ``world.size``. Display and write on rank 0 only."""
 
     @property
     def out(self) -> str:
