@@ -16,6 +16,7 @@ TYPES = {
     "_?RelativePath": "str",
     "_?SubdirectoryPath": "str",
     "StoredNumber": "int | float | str",
+    "Row": "dict[str, Any]",
     "Unit": 'Literal["epoch", "iteration"]',
     "_(?=[A-Z])": "",
 }
@@ -27,7 +28,7 @@ def write_signature(kind: str, name: str, obj: Any) -> list[str]:
         return [f"{name.rpartition('.')[2]}: {_returned(obj)}"]
     if kind in ("class", "exception"):
         return _break(f"class {name}", _parameters_of_class(obj), "")
-    parameters = _parameters(obj, skips_first=kind == "method" and not inspect.ismethod(obj))
+    parameters = _parameters(obj)
     shown = name.rpartition(".")[2] if kind == "method" else name
     returned = _shorten(inspect.signature(obj).return_annotation)
     if inspect.isgeneratorfunction(inspect.unwrap(obj)) and not inspect.isgeneratorfunction(obj):
@@ -54,15 +55,13 @@ def _parameters_of_class(cls: Any) -> list[str]:
         ]
         return [text.replace("<factory>", "{}") for text in shown]
     # A base class of another library may define __new__, too.
-    own = "__init__" in vars(cls)
-    return _parameters(cls.__init__ if own else cls, skips_first=own)
+    return _parameters(cls.__init__ if "__init__" in vars(cls) else cls)
 
 
-def _parameters(function: Callable[..., Any], *, skips_first: bool = False) -> list[str]:
-    parameters = list(inspect.signature(function).parameters.values())[int(skips_first) :]
+def _parameters(function: Callable[..., Any]) -> list[str]:
     shown: list[str] = []
-    for parameter in parameters:
-        if parameter.name.startswith("_"):
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "self" or parameter.name.startswith("_"):
             continue
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not any(text.startswith("*") for text in shown):
             shown.append("*")
