@@ -16,7 +16,7 @@ TYPES = {
     "_?RelativePath": "str",
     "_?SubdirectoryPath": "str",
     "StoredNumber": "int | float | str",
-    "Row": "dict[str, Any]",
+    "Row": "dict[str, Number]",
     "Unit": 'Literal["epoch", "iteration"]',
     "_(?=[A-Z])": "",
 }

@@ -84,7 +84,7 @@ class Manager(Protocol):
 
     @property
     def updater(self) -> Progress:
-        """Counters ``iteration``, ``epoch``, ``epoch_detail``, and ``is_new_epoch``, under the name that Chainer uses."""
+        """Counters ``iteration``, ``epoch``, ``epoch_detail``, and ``is_new_epoch``, under the name in Chainer."""
 
     @property
     def observation(self) -> Observation:

@@ -89,7 +89,7 @@ class StoredRun:
 
     @functools.cached_property
     def provenance(self) -> dict[str, str]:
-        """Origin of the last session by name, such as ``git_commit`` or ``slurm_job_id``. Unknown values are missing."""
+        """Origin of the last session by name, such as ``git_commit``. Unknown values are missing."""
         return read_provenance(self.directory)
 
     @functools.cached_property

@@ -283,7 +283,8 @@ class Rewound(Event, frozen=True):
         ...     path = run.directory / sinks.JOURNAL
         ...     print([event.step for event, position in sinks.find_events(path, sinks.Rewound)])
         ...     print([event.values for event, position in sinks.find_events(path, sinks.Metrics)])
-        ...     print([event.values for event, position in sinks.read_effective(path) if isinstance(event, sinks.Metrics)])
+        ...     history = [event for event, position in sinks.read_effective(path)]
+        ...     print([event.values for event in history if isinstance(event, sinks.Metrics)])
         [1]
         [{'loss': 0.5}, {'loss': 0.4}, {'loss': 0.3}]
         [{'loss': 0.5}, {'loss': 0.3}]

@@ -132,7 +132,7 @@ def trial_directory(directory: str | os.PathLike[str], trial: Trial) -> Path:
 
     Raises:
         FileExistsError: If the run directory contains a run of another study.
-        LockedError: If another process runs the trial.
+        RuntimeError: If another process runs the trial.
 
     Example:
         >>> import tempfile
@@ -181,7 +181,7 @@ def resume_killed_trials(study: optuna.Study, directory: str | os.PathLike[str])
         Numbers of the killed trials, in ascending order.
 
     Raises:
-        LockedError: If another process does not finish this function within a minute.
+        RuntimeError: If another process does not finish this function within a minute.
 
     Example:
         >>> import tempfile
