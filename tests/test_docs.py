@@ -326,6 +326,12 @@ def test_events_page_shows_all_members_of_type(alias: str) -> None:
     assert re.findall(r"[A-Za-z]+", code.removeprefix("Literal")) == [getattr(m, "__name__", m) for m in members]
 
 
+def test_reference_pages_take_no_description_as_type() -> None:
+    """Napoleon takes the text before a colon, in the summary of a property or in Returns, as a type."""
+    pages = {page.name: page.read_text() for page in (DOCS / "reference").glob("*.md")}
+    assert [name for name, text in pages.items() if "* **Type:**" in text or "* **Return type:**" in text] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_document_is_readable_without_a_build(document: Path) -> None:
     """The page of a repository shows directives and roles of Sphinx as they are written."""

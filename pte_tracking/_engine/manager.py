@@ -94,7 +94,7 @@ class ExtensionsManager(TrainingLoop):
         reporter: Reporter of the training.
         updater: Counters ``iteration``, ``epoch``, ``epoch_detail``, and ``is_new_epoch``.
         loaders: Data loaders whose positions are saved in snapshots.
-        world: Ranks of the training: ``world.rank`` and ``world.size``.
+        world: Rank and world size, as ``world.rank`` and ``world.size``.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -119,7 +119,7 @@ class Manager(Protocol):
 
     @property
     def world(self) -> World:
-        """Ranks of the training: ``world.rank`` and ``world.size``. Display and write on rank 0 only."""
+        """Rank and world size, as ``world.rank`` and ``world.size``. Display and write on rank 0 only."""
 
     @property
     def out(self) -> str:
