@@ -33,10 +33,29 @@ def generate(folder: Path) -> dict[str, str]:
     pages = {name: re.sub("^#(?=##)", "", text, flags=re.MULTILINE) for name, text in pages.items()}
     pages = {name: _simplify_types(text) for name, text in pages.items()}
     pages = {name: _simplify_rest(text) for name, text in pages.items()}
+    pages = {name: _add_overview(text) for name, text in pages.items()}
     help_command = [sys.executable, "-m", "typer", "pte_tracking._cli", "utils", "docs", "--name", "pte-tracking"]
     help_text = subprocess.run(help_command, check=True, capture_output=True, text=True).stdout
     pages["command-line.md"] = _simplify_arguments(html.unescape(help_text))
     return {name: NOTE + text.strip() + "\n" for name, text in pages.items()}
+
+
+def _add_overview(text: str) -> str:
+    """Insert a table of the names on a page, or of the members of its only class, before the first of them."""
+    parts = (
+        r'<a id="([\w.]+)"></a>\n\n(#+) ([^\n]*)\n\n(?:Bases: [^\n]*\n\n)?(?:```python\n[^`]*```\n\n)?(.*?)(?=\n\n|\Z)'
+    )
+    entries = re.findall(parts, text, re.DOTALL)
+    level = "##" if [entry[1] for entry in entries].count("##") > 1 else "###"
+    rows = []
+    for anchor, depth, heading, summary in entries:
+        if depth == level:
+            sentence = re.split(r"(?<=[.])\s", summary)[0].replace("\n", " ").replace("|", "\\|")
+            rows.append(f"| [`{anchor.rpartition('.')[2]}{'()' * heading.endswith('()')}`](#{anchor}) | {sentence} |")
+    start = text.index("<a id=")
+    if "\n|" in text[:start]:  # a table that explains more
+        return text
+    return text[:start] + "\n".join(["| Name | Summary |", "|---|---|", *rows]) + "\n\n" + text[start:]
 
 
 def _simplify_arguments(text: str) -> str:
