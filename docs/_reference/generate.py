@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from pte_tracking import sinks
@@ -80,6 +81,10 @@ def _simplify_rest(text: str) -> str:
     text = re.sub(r"(?m)^(### \*property\* \w+)\n\n```python\n\w+(: .*)\n```$", r"\1\2", text)
     text = re.sub(r"(?m)^### (pte_tracking\.[\w.]*?)(\w+) \*= (.*)\*$", r"## \2\n\n```python\n\1\2 = \3\n```", text)
     text = re.sub(r"(?m)^### pte_tracking\.[\w.]*?(\w+)$", r"## \1", text)
+    # A list of one entry would continue the line of its title.
+    single = r"(?m)^(\* \*\*(?:Parameters|Variables|Raises):\*\*)\n((?:  (?!\* ).*\n|\n(?=  ))+)"
+    text = re.sub(single, lambda match: f"{match[1]}\n  * {textwrap.indent(match[2], '  ')[4:]}", text)
+    text = re.sub("\u2013 *\n\n +", "\u2013 ", text)
     text = re.sub(r"`docs/([\w-]+\.md)`", r"[docs/\1](../\1)", text)
     return text.replace("* **Variables:**", "* **Attributes:**")
 

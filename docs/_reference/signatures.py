@@ -86,7 +86,7 @@ def _shorten(annotation: Any) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     for name, plain in TYPES.items():
         text = re.sub(rf"\b{name}\b" if name[-1].isalnum() else rf"\b{name}", plain, text)
-    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text).replace("'", '"')
+    return re.sub(r"\b(?!pandas|polars)(?:[a-z_]\w*\.)+(?=[A-Z])", "", text).replace("'", '"')
 
 
 def _break(start: str, parameters: list[str], end: str) -> list[str]:

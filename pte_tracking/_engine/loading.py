@@ -77,11 +77,11 @@ def load(
             module gets the weights of the only model in the snapshot, or of ``"main"``. Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
         state_objects: Other objects by name, such as an average of the weights. Defaults to none.
-        best: Metric for ``"best"`` and ``"min"`` or ``"max"``. Defaults to that of ``snapshot(keep_best=...)`` in the
-            training.
+        best: Metric and mode for ``"best"``, such as ``("loss", "min")``. Defaults to those of ``keep_best``.
 
     Returns:
-        The checkpoint. ``values`` are the latest values at its step; only that of ``keep_best`` is an interval mean.
+        The checkpoint. ``state`` is the complete state of the snapshot, with its tensors on the CPU. ``values`` are
+        the latest values at its step; only that of ``keep_best`` is an interval mean.
 
     Raises:
         RunNotFoundError: If the directory contains no run.

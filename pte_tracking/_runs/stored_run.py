@@ -94,7 +94,11 @@ class StoredRun:
 
     @functools.cached_property
     def metrics(self) -> dict[str, MetricSummary]:
-        """Last, lowest, and highest value of each metric, with their steps."""
+        """Last, lowest, and highest value of each metric, with their steps.
+
+        The attributes are ``last``, ``last_step``, ``lowest``, ``lowest_step``, ``highest``, and ``highest_step``.
+        Those of the lowest and the highest value are None if no value is finite.
+        """
         return summarize_metrics(self.directory).summaries
 
     @overload
