@@ -11,6 +11,7 @@ Measured for TensorBoard, MLflow with a SQLite store, MLflow over HTTP, and Tens
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -91,10 +92,17 @@ def wait_for_delivery(directory: Path) -> None:
         time.sleep(0.02)
 
 
+def is_delivery(process: psutil.Process) -> bool:
+    """Whether a process that has not ended is a delivery process."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # also raised for a process that has ended, but is not reaped
+        return "pte_tracking._delivery" in " ".join(process.cmdline())
+    return False
+
+
 def wait_for_end() -> None:
     """Wait for the end of the process of the last measurement, which waits for further runs."""
     deadline = time.monotonic() + 60
-    while any("pte_tracking._delivery" in " ".join(child.cmdline()) for child in psutil.Process().children()):
+    while any(map(is_delivery, psutil.Process().children())):
         if time.monotonic() > deadline:
             raise SystemExit("The delivery process of the last measurement has not ended.")
         time.sleep(0.1)

@@ -1,7 +1,7 @@
 """Log tables, pages, sounds, and videos while a network learns to recognize tones.
 
-Run it: python media.py
-Then look at the run: tensorboard --logdir .
+python media.py             # writes the run to ./result
+tensorboard --logdir .      # shows it
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train with a mirror, and continue on a machine that has nothing of the run.
+"""Train with a mirror, and continue on a machine without the run directory.
 
 python mirror.py --epochs 3                         # copies the snapshots to ./mirror
 rm -r result                                        # or start on another machine

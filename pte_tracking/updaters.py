@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from pte_tracking._data.batch import check_signature, example_batch, to_device, unpack
-from pte_tracking._data.combined import combine
+from pte_tracking._data.combined import combine, dataset_hint
 from pte_tracking._data.position import length_of
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._interface.other_names import refuse_names
@@ -269,12 +269,13 @@ _END: Any = object()
 def _by_name(argument: str, value: Any) -> dict[str, Any]:
     by_name = dict(value) if isinstance(value, Mapping) else {"main": value}
     for name, item in by_name.items():
-        is_valid = isinstance(item, Iterable) if argument == "iterator" else _is_optimizer(item)
+        is_loader = isinstance(item, Iterable) and not isinstance(item, str | bytes)
+        is_valid = is_loader if argument == "iterator" else _is_optimizer(item)
         if not is_valid:
             raise TypeError(
                 f"{argument}: expected {'a DataLoader' if argument == 'iterator' else 'an optimizer'} as {name!r}, "
                 f"got {item!r} of type {type(item).__name__}. The argument order is "
-                "StandardUpdater(iterator, optimizer)."
+                f"StandardUpdater(iterator, optimizer){dataset_hint(item) or '.'}"
             )
     if argument == "iterator" and "main" not in by_name:
         raise ValueError(f"{argument}: expected the name 'main', got {', '.join(map(repr, by_name)) or 'none'}")

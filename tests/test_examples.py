@@ -255,6 +255,19 @@ def test_ported_script_adds_20_lines_and_gives_the_same_result(tmp_path: Path, m
     assert run.data.metrics["test/loss"] == last["test/loss"]
 
 
+def test_port_to_pte_tracking_has_fewest_new_lines_as_the_comparison_states() -> None:
+    root = EXAMPLES.parent
+    command = [sys.executable, str(root / "benchmarks" / "porting_lines.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    counts = {library: int(count) for library, count in (line.split(": ") for line in printed.splitlines())}
+    assert min(counts, key=counts.__getitem__) == "pte_tracking"
+    page = (root / "docs" / "why.md").read_text()
+    stated = {
+        library: int(count) for library, count in re.findall(r"\[(\w+)\]\([^)]*porting/with_\w+\.py\): (\d+)", page)
+    }
+    assert counts == {"pte_tracking": 20, **stated}
+
+
 def test_media_reach_tensorboard_and_mlflow(tmp_path: Path, mlflow_store: str) -> None:
     from mlflow import MlflowClient
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -126,6 +126,13 @@ def check_autoencoder(rows: list[dict[str, Any]], folder: Path) -> None:
     assert best.values["val/loss"] == min(column(rows, "val/loss"))
 
 
+def check_ignite_epochs(rows: list[dict[str, Any]], folder: Path) -> None:
+    assert column(rows, "epoch") == [1, 2, 3, 4, 5]
+    assert column(rows, "train/lr") == pytest.approx([0.5 * 0.9**epoch for epoch in range(5)])
+    assert {"train/loss", "val/loss", "val/accuracy"} <= rows[0].keys()
+    assert pte.load(folder / "ignite_epochs", "best").values["val/loss"] == min(column(rows, "val/loss"))
+
+
 def check_best_checkpoint(rows: list[dict[str, Any]], folder: Path) -> None:
     assert torch.load(folder / "weights.pt").keys() == {"weight", "bias"}
     best = pte.load(folder / "best_checkpoint", "best")
@@ -177,7 +184,9 @@ def test_recipe_shows_its_point_and_second_start_trains_nothing(recipe: str, tmp
     CHECKS[recipe](json.loads((tmp_path / recipe / "log").read_text()), tmp_path)
 
 
-@pytest.mark.parametrize(("recipe", "failing_step"), [("nanogpt", 90), ("autoencoder", 50), ("gan", 25)])
+@pytest.mark.parametrize(
+    ("recipe", "failing_step"), [("nanogpt", 90), ("autoencoder", 50), ("gan", 25), ("ignite_epochs", 25)]
+)
 def test_recipe_interrupted_between_snapshots_resumes_exactly(recipe: str, failing_step: int, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir(), parts.mkdir()
@@ -258,7 +267,7 @@ def test_slurm_job_stopped_twice_completes_same_run(slurm_job: dict[str, str], t
     for start, stop in enumerate([reach_time_limit, preempt], 1):
         status, printed = start_job(slurm_job, start, stop)
         assert status == 128 + signal.SIGTERM, printed
-        assert f"start {start} of the job, from iteration {step}\n" in printed
+        assert f"iteration {step}, requeues of the job: {start - 1}\n" in printed
         (run,) = pte.open_runs(directory)
         assert run.status == "KILLED"
         stopped.append(run.id)
@@ -269,7 +278,7 @@ def test_slurm_job_stopped_twice_completes_same_run(slurm_job: dict[str, str], t
 
     status, printed = start_job(slurm_job, 3, lambda shell: None)
     assert status == 0, printed
-    assert f"start 3 of the job, from iteration {step}\n" in printed
+    assert f"iteration {step}, requeues of the job: 2\n" in printed
     (run,) = pte.open_runs(directory)
     assert (run.status, stopped) == ("FINISHED", [run.id] * 2)
     assert column(json.loads((directory / "log").read_text()), "epoch") == list(range(1, 61))

@@ -146,7 +146,7 @@ def test_report_in_pool_thread_with_two_trainings_warns_once(tmp_path: Path, cap
                 context = contextvars.copy_context()
                 pool.submit(context.run, report, {"known": 1.0}).result()
     (message,) = caplog.messages
-    assert "'whose' was reported in a thread while several trainings run" in message
+    assert "'whose' was reported in a thread while several managers are training" in message
     assert [row.values for row in second.run.rows()] == [{"known": 1.0}] * 2
     first.close()
     second.close()

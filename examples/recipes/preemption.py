@@ -39,8 +39,8 @@ def main() -> None:
         out_dir=args.out_dir,
     )
     checkpoint = manager.resume()
-    start = int(os.environ.get("SLURM_RESTART_COUNT", 0)) + 1
-    print(f"start {start} of the job, from iteration {checkpoint.step if checkpoint else 0}", flush=True)
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    print(f"iteration {checkpoint.step if checkpoint else 0}, requeues of the job: {restarts}", flush=True)
     for x, target in manager.iterations(loader):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), target)

@@ -30,7 +30,7 @@ def main() -> None:
     torch.manual_seed(0)
     environment, policy = Corridor(), nn.Embedding(6, 1)
     optimizer = optim.Adam(policy.parameters(), lr=0.05)
-    # An iteration is a step of the environment, so that this is the x axis in every backend. An episode that is
+    # An iteration is a step of the environment, so this is the x axis in every backend. An episode that is
     # interrupted is not part of the snapshot: the resumed training starts with a new one.
     manager = pte.ExtensionsManager(
         policy,

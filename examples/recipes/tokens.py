@@ -1,4 +1,4 @@
-"""Train on an endless stream, counted in iterations, with tokens as a metric: python tokens.py"""
+"""Train on a given number of tokens of an endless stream: python tokens.py"""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pte_tracking import extensions
 TEXT = "the journal is written first, and delivered later. " * 20
 VOCABULARY = sorted(set(TEXT))
 BATCH_SIZE, LENGTH = 16, 32  # windows per batch, predicted tokens per window
+TRAINING_TOKENS = 51_200
 
 
 class Windows(IterableDataset[Tensor]):
@@ -49,7 +50,7 @@ def main() -> None:
     optimizer = optim.AdamW(model.parameters(), lr=0.01)
     manager = pte.ExtensionsManager(
         model,
-        max_iterations=100,
+        max_iterations=TRAINING_TOKENS // (BATCH_SIZE * LENGTH),
         extensions=[
             # A value reported in each iteration would be averaged by LogReport.
             extensions.observe_value(

@@ -1,4 +1,4 @@
-"""Fine-tune the head first, and the whole network from the third epoch on: python unfreezing.py"""
+"""Fine-tune the head first, and the whole network from the third epoch: python unfreezing.py"""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from pte_tracking._cli.rendering import fail
+from pte_tracking._store.discovery import natural_key
 from pte_tracking._store.layout import JOURNAL, MANIFEST
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.similar import ask, find_similar
@@ -66,31 +67,47 @@ def is_run(directory: Path) -> bool:
 
 
 def suggest_run(directory: Path) -> str:
-    """Return a sentence with runs that the user may have meant by a directory without a run.
+    """Return a sentence with runs that the user may have meant by a path without a run.
 
     Args:
-        directory: The directory, which may not exist.
+        directory: The path, which may not exist.
 
     Returns:
         The sentence, to be appended to a message. Empty if there is no such run.
     """
-    if not os.path.isdir(directory):
-        return suggest_path(directory)
+    if hint := suggest_path(directory):
+        return hint
+    is_directory = os.path.isdir(directory)
+    root = directory if is_directory else _find_missing(directory).parent
     # A complete search takes minutes in a large directory that contains no run.
-    found = itertools.chain.from_iterable(sorted(directory.glob(f"{'*/' * depth}{MANIFEST}")) for depth in (1, 2))
+    found = itertools.chain.from_iterable(
+        sorted(root.glob(f"{'*/' * depth}{MANIFEST}"), key=lambda path: natural_key(str(path))) for depth in (1, 2)
+    )
     names = [f"'{path.parent}'" for path in itertools.islice(found, _MAX_NAMED_RUNS + 1)]
     if not names:
         return ""
     more = ", ..." if len(names) > _MAX_NAMED_RUNS else ""
-    return f". Runs in this directory: {', '.join(names[:_MAX_NAMED_RUNS])}{more}"
+    place = "Runs in this directory" if is_directory else "Runs nearby"
+    return f". {place}: {', '.join(names[:_MAX_NAMED_RUNS])}{more}"
 
 
 def suggest_path(path: Path) -> str:
-    """Return a question with the names that resemble that of a missing file or directory. Empty if there are none."""
-    if path.is_file():
+    """Return a question with the names that resemble that of a missing file or directory. Empty if there are none.
+
+    The question about an existing path names the run that contains it.
+    """
+    if os.path.exists(path):
         return f".{ask([str(path.parent)])}" if is_run(path.parent) else ""
+    missing = _find_missing(path)
+    rest = path.relative_to(missing)
     try:
-        similar = find_similar(path.name, os.listdir(path.parent))
+        similar = [missing.parent / name for name in find_similar(missing.name, os.listdir(missing.parent))]
     except OSError:
         return ""
-    return f".{ask(str(path.parent / name) for name in similar)}" if similar else ""
+    complete = [other / rest for other in similar if os.path.exists(other / rest)]
+    return f".{ask(map(str, complete or similar))}" if similar else ""
+
+
+def _find_missing(path: Path) -> Path:
+    """Return the part of a path that is missing in an existing directory."""
+    return next((part for part in (path, *path.parents) if os.path.isdir(part.parent)), path)

@@ -67,7 +67,7 @@ def print_backends(console: Console, backends: list[InstalledBackend]) -> None:
         backends: The backends.
     """
     rows = [_build_row(backend) for backend in backends]
-    if fits(console, "", rows):
+    if fits(console, rows):
         print_table(console, "", rows)
     else:
         print_table(console, "", drop_columns(rows, ["Shows"]))

@@ -43,8 +43,8 @@ def print_checkpoints(console: Console, directory: Path, run: RunSummary) -> Non
     note = ""
     if run.ranking is not None:
         order = "lowest" if run.ranking[1] == "min" else "highest"
-        note = f"Best: {order} {key}. This value ranks the snapshots. It may differ from rows, which are means."
+        note = f"Best: {order} {key}, as a mean since the previous snapshot."
     elif key is not None:
-        note = f"{key}: latest value at the snapshot. It may differ from rows, which are means."
+        note = f"{key}: latest value at the snapshot, not a mean over an interval."
     if note:
         console.print(Text(escape_line(note), "dim"))

@@ -36,12 +36,13 @@ def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -
     columns = min(len(keys), _COLUMNS)
     rows = math.ceil(len(keys) / columns)
     figure = Figure(figsize=(columns * _PANEL_SIZE[0], rows * _PANEL_SIZE[1]))
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
     for panel in panels[len(keys) :]:
         panel.remove()
     for key, panel in zip(keys, panels, strict=False):
         plot_style.style_axes(panel, "iteration", has_integer_x=True)
         panel.set_title(plot_style.to_label(key), fontsize="medium")
+        panel.tick_params(labelbottom=True)  # Only the lowest panels of a shared axis have labels by default.
     for label, directory in runs.items():
         curves = _read_curves(directory, keys)
         for key, panel in zip(keys, panels, strict=False):

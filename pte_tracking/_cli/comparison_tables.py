@@ -34,13 +34,13 @@ def print_facts(console: Console, title: str, name: str, facts: Mapping[str, Map
         facts: Values by run, by fact.
     """
     rows = [{name: fact, **values} for fact, values in facts.items()]
-    if fits(console, title, rows):
+    if fits(console, rows):
         print_table(console, title, rows)
         return
     runs = list(dict.fromkeys(run for values in facts.values() for run in values))
     block: list[str] = []
     for fact in facts:
-        if block and not fits(console, title, _build_rows(runs, facts, [*block, fact])):
+        if block and not fits(console, _build_rows(runs, facts, [*block, fact])):
             print_table(console, title, _build_rows(runs, facts, block))
             block = []
         block.append(fact)
@@ -62,7 +62,7 @@ def print_metrics(console: Console, metrics: Mapping[str, Mapping[str, MetricSum
         ]
         for statistic in _STATISTICS
     }
-    if not all(fits(console, title, rows) for title, rows in tables.items()):
+    if not all(fits(console, rows) for title, rows in tables.items()):
         tables = {
             key: [
                 {"Run": run} | {statistic.capitalize(): getattr(values[key], statistic) for statistic in _STATISTICS}

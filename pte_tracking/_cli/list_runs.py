@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors, suggest_path
+from pte_tracking._cli.arguments import directory_argument, format_error, reporting_errors, suggest_run
 from pte_tracking._cli.rendering import AsJson, create_console, drop_columns, echo, fail, print_json, print_table
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.conditions import Condition
-from pte_tracking._store.discovery import find_run, find_runs
+from pte_tracking._store.discovery import find_run, find_runs, natural_key
 from pte_tracking._store.manifest import RunNotFoundError
 from pte_tracking._store.metric_names import is_lower_better, primary_metric
 from pte_tracking._store.metrics import MetricSummary, summarize_metrics
@@ -78,7 +78,7 @@ def list_runs(
     """
     condition = _parse(where)
     if not os.path.lexists(directory):
-        fail(f"{directory}: no such directory{suggest_path(directory)}", 1)
+        fail(f"{directory}: no such directory{suggest_run(directory)}", 1)
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
         runs = _read_runs(directory, errors)
@@ -153,7 +153,9 @@ def _sort(runs: Sequence[_ListedRun], name: str) -> list[_ListedRun]:
             value = -value if value is not None and not _is_lower_better(run, key) else value
         else:
             value = run.values.get(name)
-        return value is None, isinstance(value, str), 0 if value is None else value
+        if isinstance(value, str):
+            return False, True, natural_key(value)
+        return value is None, False, value or 0
 
     return sorted(runs, key=rank)
 
@@ -201,7 +203,9 @@ def _print(found: Sequence[tuple[RunSummary, dict[str, Any] | None]]) -> None:
         rows = drop_columns(rows, ["Group"])
     if not any(run.pending for run, _ in found):
         optional.append("Pending")
-    print_table(create_console(), "", rows, optional=(*optional, "Group", "At step"), folded=("Run", "Pending"))
+    print_table(
+        create_console(), "", rows, optional=(*optional, "Group", "At step"), folded=("Run", "Pending"), last=["Step"]
+    )
 
 
 def _build_row(run: RunSummary, best: dict[str, Any] | None, title: str) -> dict[str, Any]:
@@ -215,5 +219,5 @@ def _build_row(run: RunSummary, best: dict[str, Any] | None, title: str) -> dict
         title: value if best is None or value is None or title != "Best" else f"{best['key']} {value:.6g}",
         "At step": None if best is None else best["step"],
         "Sinks": " ".join(run.sinks),
-        "Pending": "; ".join(str(sink._replace(reason=None)) for sink in run.pending) or "-",
+        "Pending": "; ".join(sink.short_text for sink in run.pending) or "-",
     }

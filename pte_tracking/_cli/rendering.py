@@ -37,6 +37,7 @@ def print_table(
     rows: Sequence[Mapping[str, Any]],
     optional: Sequence[str] = (),
     folded: Sequence[str] = (),
+    last: Sequence[str] = (),
 ) -> None:
     """Print a table with one column per key, in order of first appearance, or nothing without rows.
 
@@ -46,19 +47,25 @@ def print_table(
         rows: Cells by column.
         optional: Columns that are left out, in this order, while the table is wider than the console.
         folded: Columns whose cells are divided into lines first if the table is still too wide.
+        last: Columns that are left out, in this order, if that does not suffice.
     """
     if not rows:
         return
     for column in optional:
-        if fits(console, title, rows):
+        if fits(console, rows):
             break
         rows = drop_columns(rows, [column])
     if title:
         console.print()
+        print_line(console, title, "table.title")
     present = [column for column in folded if any(column in row for row in rows)]
     space = console.width - _MIN_FOLDED_WIDTH * len(present)
-    is_narrow = _measure(console, title, drop_columns(rows, present)) > space
-    table = _build_table(title, rows, () if is_narrow or not present else present)
+    for column in last:
+        if fits(console, rows) or _measure(console, drop_columns(rows, present)) <= space:
+            break
+        rows = drop_columns(rows, [column])
+    is_narrow = _measure(console, drop_columns(rows, present)) > space
+    table = _build_table(rows, () if is_narrow or not present else present)
     if console.is_terminal:
         console.print(table)
         return
@@ -85,7 +92,7 @@ def echo(text: object, *, err: bool = False) -> None:
 
 def print_latest(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows as a table, transposed and limited to the last rows that fit if the table is too wide."""
-    if not rows or fits(console, title, rows):
+    if not rows or fits(console, rows):
         print_table(console, title, rows)
         return
     key_column, *columns = dict.fromkeys(key for row in rows for key in row)
@@ -95,24 +102,24 @@ def print_latest(console: Console, title: str, rows: Sequence[Mapping[str, Any]]
             {key_column: key} | {format_cell(row[key_column]): row.get(key) for row in rows[-number:]}
             for key in columns
         ]
-        if number == 1 or fits(console, shown_title, transposed):
+        if number == 1 or fits(console, transposed):
             print_table(console, shown_title, transposed)
             return
 
 
-def fits(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+def fits(console: Console, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether each row of a table is one line of the console."""
-    return _measure(console, title, rows) <= console.width
+    return _measure(console, rows) <= console.width
 
 
-def _measure(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> int:
+def _measure(console: Console, rows: Sequence[Mapping[str, Any]]) -> int:
     unbounded = console.options.update(width=_UNBOUNDED)
-    return console.measure(_build_table(title, rows), options=unbounded).maximum
+    return console.measure(_build_table(rows), options=unbounded).maximum
 
 
-def _build_table(title: str, rows: Sequence[Mapping[str, Any]], folded: Sequence[str] = ()) -> Table:
+def _build_table(rows: Sequence[Mapping[str, Any]], folded: Sequence[str] = ()) -> Table:
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=escape(escape_line(title)) or None, title_justify="left", box=None)
+    table = Table(box=None)
     for column in columns:
         is_text = any(isinstance(row.get(column), str) for row in rows)
         table.add_column(

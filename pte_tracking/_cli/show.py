@@ -34,6 +34,7 @@ from pte_tracking._delivery.hidden_kinds import name_kind
 from pte_tracking._runs.summary import RunSummary, summarize
 from pte_tracking._store.discovery import find_run
 from pte_tracking._store.metrics import RunMetrics, summarize_metrics
+from pte_tracking._store.printable import escape_line
 
 _WATCH_SECONDS = 2
 _PLOT_HEIGHT = 15  # lines
@@ -120,7 +121,8 @@ def _print(
         print_checkpoints(console, directory, run)
         _print_warnings(console, run)
         for key, kinds in run.hidden.items():
-            print_line(console, f"Not shown by {key}: {', '.join(map(name_kind, kinds))}", "dim")
+            names = ", ".join(map(name_kind, kinds))
+            console.print(Text(escape_line(f"Not shown by {key}, but stored in the run directory: {names}"), "dim"))
     for line in run.delivery_log:
         print_line(console, f"Delivery: {line}", "dim")
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pte_tracking._cli.arguments import directory_argument, reporting_errors, suggest_path
+from pte_tracking._cli.arguments import directory_argument, reporting_errors, suggest_run
 from pte_tracking._cli.rendering import AsJson, echo, fail, print_json
 from pte_tracking._delivery.follow import follow as follow_runs
 from pte_tracking._delivery.garbage import collect_garbage_rarely
@@ -83,7 +83,7 @@ def _follow(directory: Path, to: list[str] | None, as_json: bool, trust: bool) -
     if to:
         fail("--follow cannot be combined with --to. Add the sink to each run with: pte-tracking sync RUN --to NAME", 2)
     if not directory.is_dir():
-        fail(f"{directory}: no such directory{suggest_path(directory)}", 1)
+        fail(f"{directory}: no such directory{suggest_run(directory)}", 1)
     follow_runs(directory, echo, trust=trust)
 
 

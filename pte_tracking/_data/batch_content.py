@@ -1,6 +1,6 @@
 """Content of one part of a batch, of which a limited number of bytes is read.
 
-The bytes are read in blocks at equal distances, from the first to the last element, so that any order of the memory
+The bytes are read in blocks at equal distances, from the first to the last element, so any order of the memory
 yields the same bytes for the same elements.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pte_tracking._data.position import length_of
 
@@ -37,6 +37,7 @@ class CombinedLoader:
             if not hasattr(loader, "__iter__"):
                 raise TypeError(
                     f"loader: expected loaders by name, got an object of type {type(loader).__name__} as {name!r}"
+                    f"{dataset_hint(loader)}"
                 )
 
     def __len__(self) -> int:
@@ -62,6 +63,20 @@ def combine(loader: Any) -> Any:
     if isinstance(loader, list | tuple) and loader and all(isinstance(item, DataLoader) for item in loader):
         return CombinedLoader(loader)
     return loader
+
+
+def dataset_hint(value: object) -> str:
+    """Return the end of an error message that explains how to load a dataset. Empty if the value is none.
+
+    Args:
+        value: The object in place of a loader. A dataset that can be iterated, such as an ``IterableDataset``, is one.
+    """
+    if not isinstance(value, Dataset) or hasattr(value, "__iter__"):
+        return ""
+    return (
+        ". A dataset yields samples, not batches. Pass DataLoader(dataset, batch_size=32, shuffle=True), or "
+        "DataLoader(dataset, batch_size=None) if its items are batches."
+    )
 
 
 def is_same_loader(first: object, second: object) -> bool:

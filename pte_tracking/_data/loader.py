@@ -2,7 +2,7 @@
 
 The position of a loader is the state at the start of a pass, with all objects that the loader refers to, and the number
 of batches taken since. To resume, the pass is started again from that state, and the batches already taken are loaded
-and discarded, so that workers draw the same random numbers as before. A loader with ``state_dict`` and
+and discarded, so workers draw the same random numbers as before. A loader with ``state_dict`` and
 ``load_state_dict``, such as StatefulDataLoader of torchdata, restores its own state instead, which is fast.
 
 Resuming is exact for all loaders whose order and content follow from that state. This includes samplers and datasets of
@@ -304,7 +304,7 @@ class ResumableLoader(Generic[_Batch]):
         if start is not None and reads_again:  # It reads the indices of its sampler again.
             rng.set_state(start["everywhere"])
             self._parts.restore_generators(start["parts"])
-        # Between two passes, this consumes the end of the pass, so that the next pass draws the same numbers.
+        # Between two passes, this consumes the end of the pass, so the next pass draws the same numbers.
         own_state = cast(dict[str, Any], saved["loader"])
         batches = load_position(self._name, cast(StatefulLoader, self.loader), own_state)
         rng.set_state(current)

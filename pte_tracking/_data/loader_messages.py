@@ -27,7 +27,7 @@ class LoaderMessages:
         """Report that batches were read again to continue after them."""
         if environment.rank() == 0:
             _logger.info(
-                "loader %r: read the first %s of the pass again, which took %.1f s, to continue after that.",
+                "loader %r: re-read the first %s of the pass in %.1f s to continue after them.",
                 *(self._name, counted(count, "batch"), seconds),
             )
 
@@ -102,7 +102,7 @@ class LoaderMessages:
         """Warn that passes have different lengths."""
         self._warn(
             f"a pass had {counted(taken, 'batch')}, and the length of the loader was {expected}. An epoch is a number "
-            "of iterations, so that epochs and passes no longer end together. Count in iterations, or return the same "
+            "of iterations, so epochs and passes no longer end together. Count in iterations, or return the same "
             "number of batches in each pass."
         )
 

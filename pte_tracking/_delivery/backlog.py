@@ -23,7 +23,7 @@ class SinkBacklog(NamedTuple):
         key: Key of the sink in the run.
         events: Number of pending events. 0 if only the end status of the run is pending.
         reason: Error of the last attempt, or the reason why the sink cannot be used. None if there was no error.
-        is_closed: Whether the backend accepts no events of the run, so that only a request retries the delivery.
+        is_closed: Whether the backend accepts no events of the run, so only a request retries the delivery.
     """
 
     key: str
@@ -36,6 +36,13 @@ class SinkBacklog(NamedTuple):
         if self.events:
             pending = f"{self.events:,} pending {'event' if self.events == 1 else 'events'}"
         return f"{pending} for {self.key}" + (f" ({_shorten(self.reason)})" if self.reason else "")
+
+    @property
+    def short_text(self) -> str:
+        """Sink and number of events, for a line or a table with several sinks."""
+        if self.events:
+            return f"{self.key}: {self.events:,} event{'s' * (self.events != 1)}"
+        return f"{self.key}: {'stopped' if self.is_closed else 'end status'}"
 
 
 def backlog(directory: Path, manifest: Manifest, size: int | None = None) -> list[SinkBacklog]:
@@ -81,7 +88,7 @@ def _pending_samples(directory: Path, manifest: Manifest, cursor: Cursor) -> int
 
 
 def have_closed_since(directory: Path, pending: list[SinkBacklog], start_time: float) -> bool:
-    """Whether all sinks with pending events refused them after a time, so that waiting is of no use.
+    """Whether all sinks with pending events refused them after a time, so waiting is of no use.
 
     Args:
         directory: The run directory.

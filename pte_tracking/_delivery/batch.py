@@ -18,7 +18,7 @@ class Batch:
     Attributes:
         events: The events, oldest first. Empty if the journal contains no complete line in the range.
         end: Journal position after the last event, in bytes.
-        is_full: Whether a limit of the sink ended the batch, so that more events may follow.
+        is_full: Whether a limit of the sink ended the batch, so more events may follow.
         is_metrics_only: Whether all events are metrics.
     """
 

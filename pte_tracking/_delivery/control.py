@@ -1,6 +1,6 @@
 """Requests to the process that delivers a run.
 
-Each run directory has its own ``delivery/control.json``, so that a process can deliver several runs and receive
+Each run directory has its own ``delivery/control.json``, so a process can deliver several runs and receive
 separate requests for each of them.
 """
 

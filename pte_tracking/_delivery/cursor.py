@@ -75,7 +75,7 @@ class Cursor(msgspec.Struct):
             key: Key of the sink in the run.
 
         Returns:
-            The cursor. A new cursor if the file is missing or damaged, so that all events are delivered again.
+            The cursor. A new cursor if the file is missing or damaged, so all events are delivered again.
         """
         try:
             return msgspec.json.decode(cursor_path(directory, key).read_bytes(), type=cls)
@@ -138,7 +138,7 @@ class CursorStore:
 def expect_delivered(directory: Path, keys: Iterable[str], position: int) -> None:
     """Write the cursors of a run whose journal comes from another directory, which may have delivered all of it.
 
-    All events up to the position are delivered again before a rewind after it, so that the rewind is delivered, too.
+    All events up to the position are delivered again before a rewind after it, so the rewind is delivered, too.
 
     Args:
         directory: Run directory.

@@ -1,6 +1,6 @@
 """Delivery of one run to its sinks, in the delivery process and in ``pte-tracking sync``.
 
-Each sink has its own thread and its own cursor, so that an unavailable server does not delay other sinks. The process
+Each sink has its own thread and its own cursor, so an unavailable server does not delay other sinks. The process
 that delivers a run holds the lock ``delivery/lock``.
 """
 

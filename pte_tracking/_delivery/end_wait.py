@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pte_tracking._delivery.backlog import SinkBacklog, backlog, have_closed_since
 from pte_tracking._delivery.control import request_retry
+from pte_tracking._delivery.cursor import Cursor
 from pte_tracking._delivery.supervisor import DeliverySupervisor
 from pte_tracking._delivery.wait_display import WaitDisplay
 from pte_tracking._store import lock
@@ -99,7 +100,7 @@ class EndWait:
                     next_check = now + _CHECK_SECONDS
                     display.clear()
                     self._supervisor.ensure_running_now()
-                display.show(pending, start + timeout - now)
+                display.show(pending, start + timeout - now, self._find_activities(pending))
                 time.sleep(_POLL_SECONDS)
                 pending = backlog(self._directory, manifest)
         except BaseException:
@@ -111,6 +112,12 @@ class EndWait:
             if pending:
                 self._report(pending, self._describe_delivery(pending, manifest), self._directory)
             self._repeat_warnings([sink.reason for sink in pending if sink.reason])
+
+    def _find_activities(self, pending: list[SinkBacklog]) -> dict[str, str]:
+        """Return what sinks that have received nothing yet are doing, such as to create a database, by key."""
+        keys = [s.key for s in pending if not s.reason and not Cursor.load(self._directory, s.key).seq]
+        messages = dict(line.split(": ", 1) for line in self._read_messages("INFO") if ": " in line)
+        return {key: messages.get(key, "connecting") for key in keys}
 
     def _describe_delivery(self, pending: list[SinkBacklog], manifest: Manifest) -> str:
         """Describe whether a process delivers the pending events."""
@@ -148,17 +155,24 @@ class EndWait:
         Args:
             reported: Errors that are already reported. Lines that contain them are skipped.
         """
-        path = self._directory / DELIVERY_LOG
-        if _size(path) <= self._log_start:
-            return
-        with open(path, errors="replace") as file:
-            file.seek(self._log_start)
-            lines = [line.partition(" WARNING ")[2] or line.partition(" ERROR ")[2] for line in file]
-            lines = [line.strip() for line in lines if line and not any(reason in line for reason in reported)]
+        messages = self._read_messages("WARNING", "ERROR")
+        lines = [line for line in messages if not any(reason in line for reason in reported)]
         for line in lines[:_MAX_REPEATED_WARNINGS]:
             _logger.warning("delivery: %s", line)
         if len(lines) > _MAX_REPEATED_WARNINGS:
+            path = self._directory / DELIVERY_LOG
             _logger.warning("delivery: more warnings in %s: %d", path, len(lines) - _MAX_REPEATED_WARNINGS)
+
+    def _read_messages(self, *levels: str) -> list[str]:
+        """Read the messages of some levels that the delivery process logged in this session."""
+        path = self._directory / DELIVERY_LOG
+        if _size(path) <= self._log_start:
+            return []
+        with open(path, errors="replace") as file:
+            file.seek(self._log_start)
+            # Further lines of a message have no level.
+            texts = [line.partition(f" {level} ")[2].strip() for line in file for level in levels]
+        return [text for text in texts if text]
 
 
 def _size(path: Path) -> int:

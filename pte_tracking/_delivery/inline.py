@@ -31,7 +31,7 @@ class InlineConsumer:
         self._consumer = SinkConsumer(directory, manifest, entry)
         self._unsaved_count = 0
         self._retry_time = 0.0
-        #: Whether a call was left by an exception, so that cursor, connection and files may differ.
+        #: Whether a call was left by an exception, so cursor, connection and files may differ.
         self._is_torn = False
         self.catch_up()
 

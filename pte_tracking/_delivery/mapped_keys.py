@@ -15,7 +15,7 @@ _logger = logging.getLogger("pte_tracking")
 class MappedKeys:
     """Names of the keys that a sink has received. Each kind of event has its own names.
 
-    The state of the sink contains the names, so that a key has the same name after a restart, a rewind, or a repeated
+    The state of the sink contains the names, so a key has the same name after a restart, a rewind, or a repeated
     delivery.
 
     Args:

@@ -56,6 +56,8 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
             sink_type = get_sink(sink)
             check_client(sink_type)
             sink = sink_type()
+        elif isinstance(sink, type) and issubclass(sink, Sink):
+            raise TypeError(f"sinks: expected an instance, got the class {sink.__name__}. Write {sink.__name__}(...).")
         elif not isinstance(sink, Sink):
             raise TypeError(
                 f"sinks: expected names ({', '.join(installed_sinks())}) or Sink objects, "

@@ -19,7 +19,7 @@ _WALL_CLOCK_KEY = re.compile(
 
 
 class SupersededPoints:
-    """Data points that the backend keeps, so that no second one is delivered for their keys and steps.
+    """Data points that the backend keeps, so no second one is delivered for their keys and steps.
 
     Args:
         sink_key: Key of the sink in the run.

@@ -6,7 +6,7 @@ with steps of 2 ms on two threads and 2,500 data points per second to MLflow, tr
 With the pauses of :class:`Throttle` the difference is not measurable.
 
 A server that responds slowly may be serving hundreds of other runs. Each run keeps a server busy for at most one
-twentieth of the time, so that 1,000 runs are 50 concurrent requests. A run waits at most 60 seconds between requests,
+twentieth of the time, so 1,000 runs are 50 concurrent requests. A run waits at most 60 seconds between requests,
 which corresponds to requests of 3 seconds. Fewer requests contain more data points each, which costs the server less
 per data point.
 """
@@ -60,7 +60,7 @@ def request_interval(work_seconds: float, *, is_metrics_only: bool) -> float:
 
     Args:
         work_seconds: Duration of the last request, in seconds.
-        is_metrics_only: Whether the request contained only metrics, so that its duration depends on the load of the
+        is_metrics_only: Whether the request contained only metrics, so its duration depends on the load of the
             server.
 
     Returns:

@@ -8,7 +8,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pte_tracking._delivery.backlog import SinkBacklog
 from pte_tracking._store.printable import escape_controls
@@ -30,22 +30,26 @@ class WaitDisplay:
         self._next_time = time.monotonic() + (_FIRST_LINE_SECONDS if self._is_terminal else _FIRST_MESSAGE_SECONDS)
         self._has_line = False
 
-    def show(self, pending: Sequence[SinkBacklog], remaining_seconds: float) -> None:
+    def show(self, pending: Sequence[SinkBacklog], remaining_seconds: float, activities: Mapping[str, str]) -> None:
         """Show the pending events if it is time for an update.
 
         Args:
             pending: Pending events of the sinks.
             remaining_seconds: Maximum time until the wait ends, in seconds.
+            activities: What sinks are doing before they receive the first event, by key.
         """
         now = time.monotonic()
         if now < self._next_time:
             return
         self._next_time = now + (_LINE_SECONDS if self._is_terminal else _MESSAGE_SECONDS)
         if not self._is_terminal:
-            _logger.info("Waiting up to %.0f s for delivery: %s", remaining_seconds, "; ".join(map(str, pending)))
+            texts = (str(sink._replace(reason=sink.reason or activities.get(sink.key))) for sink in pending)
+            _logger.info("Waiting up to %.0f s for delivery: %s", remaining_seconds, "; ".join(texts))
             return
         text = f"Waiting up to {remaining_seconds:.0f} s (Ctrl-C loses no event): "
-        text += "; ".join(str(sink._replace(reason=None)) for sink in pending)
+        text += "; ".join(
+            f"{sink.key}: {activities[sink.key]}" if sink.key in activities else sink.short_text for sink in pending
+        )
         text += "".join(f" ({sink.reason})" for sink in pending if sink.reason)
         with contextlib.suppress(OSError, ValueError):  # the terminal is closed
             # A longer line would wrap, and its first part would remain.

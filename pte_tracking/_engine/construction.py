@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, ParamSpec
 
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
-from pte_tracking._distributed.wrappers import named_submodules
+from pte_tracking._distributed.wrappers import named_submodules, unwrap
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._snapshots.dictionary_state import StatefulDictionary
 from pte_tracking._snapshots.generator_state import StatefulGenerator, is_generator
@@ -149,6 +150,22 @@ def stateful_by_name(argument: str, value: Any) -> dict[str, Any]:
     return _by_name(argument, value, _STATE_METHODS, expected)
 
 
+def transform_models(
+    models: Mapping[str, nn.Module], transform: Callable[[str, nn.Module], nn.Module] | None
+) -> dict[str, nn.Module]:
+    """Return the models for extensions and snapshots by name.
+
+    Args:
+        models: The models that were passed to the manager.
+        transform: The argument ``transform_model`` of the front end.
+
+    Raises:
+        TypeError: If the function returns an object without a state.
+    """
+    transform = transform or (lambda name, model: unwrap(model))
+    return stateful_by_name("transform_model", {name: transform(name, model) for name, model in models.items()})
+
+
 def state_objects_by_name(value: Any) -> dict[str, Any]:
     """Return state objects by name. A random generator or a dictionary of values gets the methods of a state object.
 
@@ -182,9 +199,14 @@ def optimizers_by_name(value: Any) -> dict[str, Any]:
     expected = "an optimizer with step() and state_dict(), or a dictionary of optimizers by name"
     by_name = _by_name("optimizers", value, ("step", "state_dict"), expected)
     for name, item in by_name.items():
+        if isinstance(item, LRScheduler):
+            raise TypeError(
+                f"optimizers: expected {expected}, got the scheduler {type(item).__name__} as {name!r}. Pass the "
+                "optimizer, and add extensions.LRScheduler(scheduler)."
+            )
         if not hasattr(item, "load_state_dict"):
             _logger.warning(
-                "optimizers: %r (%s) has no load_state_dict(), so that a resume does not restore its state. Add this "
+                "optimizers: %r (%s) has no load_state_dict(), so a resume does not restore its state. Add this "
                 "method to resume exactly.",
                 name,
                 type(item).__name__,

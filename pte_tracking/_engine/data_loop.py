@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from pte_tracking._data.combined import combine
+from pte_tracking._data.combined import combine, dataset_hint
 from pte_tracking._data.position import length_of
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
@@ -77,6 +77,7 @@ class DataLoop:
         self._is_requested = False
         #: Whether a loop has yielded its last batch.
         self._has_ended = False
+        self._has_warned_of_end = False
         #: Whether the body of a loop over iterations() has begun and not ended.
         self._is_in_body = False
         #: The newest loop of each name.
@@ -87,10 +88,12 @@ class DataLoop:
         if not isinstance(name, str):
             raise TypeError(f"name: expected a string, got {name!r}. Pass several loaders as a dictionary.")
         is_iterable = hasattr(type(loader), "__iter__") or hasattr(type(loader), "__getitem__")
-        if not is_iterable or isinstance(loader, nn.Module):  # nn.Sequential would yield its layers
+        is_iterable &= not isinstance(loader, str | bytes)
+        hint = dataset_hint(loader)
+        if not is_iterable or isinstance(loader, nn.Module) or hint:  # nn.Sequential would yield its layers
             raise TypeError(
                 "loader: expected a DataLoader or another iterable of batches, "
-                f"got an object of type {type(loader).__name__}"
+                f"got an object of type {type(loader).__name__}{hint}"
             )
         self._is_requested = True
         return self._iterate(combine(loader), name)
@@ -190,7 +193,8 @@ class DataLoop:
             scope.__exit__(None, None, None)
 
     def _warn_if_ended(self) -> None:
-        if self._has_ended and self._owner.world.rank == 0:
+        if self._has_ended and not self._has_warned_of_end and self._owner.world.rank == 0:
+            self._has_warned_of_end = True
             _logger.warning(
                 "The training has ended, so this loop yields nothing. manager.iterations() and manager.batches() yield "
                 "the batches of all epochs: remove a loop over epochs around them."

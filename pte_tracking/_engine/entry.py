@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from pte_tracking._engine.unrecorded import LateValues
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.function_extension import FunctionExtension
+from pte_tracking._store.argument_names import refused_call
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers import Trigger, get_trigger
 from pte_tracking.triggers.interval import fires_each_iteration
@@ -157,6 +159,8 @@ class ExtensionEntry:
 
 
 def _as_extension(extension: object) -> Extension:
+    if isinstance(extension, FunctionExtension):
+        _check_function(extension.function)
     if isinstance(extension, Extension):
         return extension
     if isinstance(extension, type):
@@ -171,8 +175,29 @@ def _as_extension(extension: object) -> Extension:
             "extension runs as its trigger=."
         )
     if callable(extension):
+        _check_function(extension)
         return FunctionExtension(extension)
+    hint = ""
+    if isinstance(extension, tuple | list | dict):
+        hint = ". Pass a name or a trigger as ExtensionEntry(extension, name=..., trigger=...)."
     raise TypeError(
         f"extension: expected an Extension or a function that takes the manager, "
-        f"got {extension!r} of type {type(extension).__name__}"
+        f"got {extension!r} of type {type(extension).__name__}{hint}"
     )
+
+
+def _check_function(function: Callable[..., object]) -> None:
+    """Check that a call with the manager runs the body of a function."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"extension: expected a function that takes the manager, got the generator {name}(), whose body no call "
+            "runs. Use return or pte_tracking.report({...}) in place of yield."
+        )
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"extension: expected a function that takes the manager, got async def {name}(). Remove async.")
+    if call := refused_call(function, 1):
+        raise TypeError(
+            f"extension: expected a function of one argument, the manager, got {call}. Bind other arguments with "
+            "functools.partial."
+        )

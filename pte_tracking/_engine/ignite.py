@@ -18,6 +18,7 @@ from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.parts import StateObjectLike
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.dependencies import required_by
 from pte_tracking.sinks import Sink
 
@@ -89,6 +90,7 @@ class IgniteExtensionsManager(ExtensionsManager):
 
     @refuse_names(**MANAGER_NAMES)
     @check_positions("engine", "models", "max_epochs", "extensions")
+    @refuse_unknown()
     def __init__(
         self,
         engine: Engine,

@@ -1,6 +1,6 @@
 """Iterations of a training: the ``with`` block, the extensions at its end, and the work that waits until they end.
 
-An iteration lasts until the next one begins, so that a scheduler step, clipping, or validation after the block is part
+An iteration lasts until the next one begins, so a scheduler step, clipping, or validation after the block is part
 of it. Extensions run at the end of the block. State is saved, and the run is ended, by
 :meth:`IterationScope.complete`.
 """

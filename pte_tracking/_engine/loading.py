@@ -22,7 +22,14 @@ from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import state_objects_by_name, stateful_by_name
 from pte_tracking._engine.differences import AllowedDifferences
 from pte_tracking._engine.parts import StateObjectLike, TrainingParts
-from pte_tracking._snapshots.candidate import Candidate, SelectedSnapshot, first_intact, load_candidate, load_fetched
+from pte_tracking._snapshots.candidate import (
+    Candidate,
+    SelectedSnapshot,
+    first_intact,
+    load_candidate,
+    load_fetched,
+    report_skipped,
+)
 from pte_tracking._snapshots.compatibility import check_format
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.fetching import fetch, is_uri
@@ -35,6 +42,7 @@ from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.printable import describe_value
 
 _MAX_REPETITIONS = 100  # while a training deletes each snapshot before it is read
 _REGISTRATION_SECONDS = 1.0  # Maximum time between the replacement of a snapshot and its event.
@@ -107,13 +115,25 @@ def load(
         (2, 0.0)
     """
     given = {"models": models, "optimizers": optimizers, "state_objects": state_objects}
-    directory = Path(os.path.realpath(run_dir))
-    selected, checkpoint = _select(directory, source, None if best is None else BestPolicy.parse((*best, 1)))
+    directory = _real_directory(run_dir)
+    selected, checkpoint = _select(directory, source, None if best is None else _parse_ranking(best))
     try:
         _restore(selected, given)
         return _as_loaded(selected, checkpoint)
     finally:
         selected.clean_up()
+
+
+def _real_directory(run_dir: object) -> Path:
+    if not isinstance(run_dir, str | os.PathLike):
+        raise TypeError(f"run_dir: expected the path of a run directory, got {describe_value(run_dir)}")
+    return Path(os.path.realpath(run_dir))
+
+
+def _parse_ranking(best: Sequence[str]) -> BestPolicy:
+    if isinstance(best, str) or len(best) != 2:
+        raise TypeError(f"best: expected a metric and 'min' or 'max', such as ('val/loss', 'min'), got {best!r}")
+    return BestPolicy.parse((*best, 1))
 
 
 def _select(
@@ -135,7 +155,7 @@ def _select(
 
 
 def _has_changed(directory: Path, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether a training has saved snapshots since, so that it may have deleted or replaced earlier ones."""
+    """Whether a training has saved snapshots since, so it may have deleted or replaced earlier ones."""
     deadline = time.monotonic() + _REGISTRATION_SECONDS
     while True:
         is_training = lock.is_held(directory / WRITER_LOCK)
@@ -164,12 +184,14 @@ def _select_local(
         ranked = rank_checkpoints(checkpoints, best or _recorded_ranking(manifest, checkpoints, call), call)
     else:
         checkpoint = _at_step(checkpoints, source, call)
-        return load_candidate(Candidate(directory / checkpoint.path, checkpoint.sha256)), checkpoint
+        return load_candidate(Candidate.listed(directory, checkpoint)), checkpoint
     by_path = {directory / checkpoint.path: checkpoint for checkpoint in ranked}
-    candidates = [Candidate(path, item.sha256) for path, item in by_path.items()]
-    selected = first_intact(candidates, call="load", is_outdated=is_outdated)
+    candidates = [Candidate.listed(directory, item) for item in by_path.values()]
+    selected, problems = first_intact(candidates, is_outdated=is_outdated)
     if selected is None:
-        raise SnapshotError(directory / ranked[0].path, "damaged or missing, and no other snapshot can be used")
+        others = "".join(f"; {problem}" for problem in problems[1:])
+        raise SnapshotError(problems[0].path, f"{problems[0].reason}, and no other snapshot can be used{others}")
+    report_skipped("load", problems, selected, "To load a skipped one, restore the file from a copy.")
     return selected, by_path[selected.path]
 
 

@@ -13,7 +13,6 @@ from torch import nn, optim
 from pte_tracking._data.batch_digest import BatchDigest
 from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._distributed.world import World
-from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import (
     build_reporter,
     check_extensions,
@@ -23,6 +22,7 @@ from pte_tracking._engine.construction import (
     state_objects_by_name,
     stateful_by_name,
     training_limit,
+    transform_models,
 )
 from pte_tracking._engine.data_loop import DataLoop
 from pte_tracking._engine.entry import ExtensionEntry
@@ -38,6 +38,7 @@ from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._runs.run import Run
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.events import Status
 from pte_tracking._store.layout import check_directory
 from pte_tracking.reporter import Observation
@@ -121,6 +122,7 @@ class ExtensionsManager(TrainingLoop):
 
     @refuse_names(**MANAGER_NAMES)
     @check_positions("models", "max_epochs", "extensions")
+    @refuse_unknown()
     def __init__(
         self,
         models: nn.Module | Mapping[str, nn.Module],
@@ -145,8 +147,7 @@ class ExtensionsManager(TrainingLoop):
         check_directory("out_dir", out_dir)
         check_extensions(extensions)
         self.raw_models: Mapping[str, nn.Module] = stateful_by_name("models", models)
-        transform = transform_model or (lambda name, model: unwrap(model))
-        self.models: Mapping[str, nn.Module] = {name: transform(name, model) for name, model in self.raw_models.items()}
+        self.models: Mapping[str, nn.Module] = transform_models(self.raw_models, transform_model)
         self.optimizers: Mapping[str, optim.Optimizer] = optimizers_by_name({} if optimizers is None else optimizers)
         self.max_epochs = math.inf if max_epochs is None else max_epochs
         self.world = World.current()

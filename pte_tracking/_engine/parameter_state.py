@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +20,7 @@ from pte_tracking._snapshots.gradients import (
     watch_steps,
 )
 from pte_tracking._snapshots.named_flags import frozen_parameters, module_modes
-from pte_tracking._snapshots.stepped_optimizers import SteppedOptimizers
+from pte_tracking._snapshots.stepped_optimizers import SteppedOptimizers, note_passed
 from pte_tracking._snapshots.unsaved_buffers import report_unrestored, sum_unsaved
 from pte_tracking._snapshots.unsaved_schedulers import report_unsaved_schedulers
 
@@ -48,11 +48,16 @@ class ParameterState:
         }
         self._is_loss_logged = self._is_unowned_logged = self._are_hooks_logged = self._are_schedulers_logged = False
 
-    def begin_training(self) -> None:
-        """Note from now on which gradients each step uses, and which optimizers step."""
-        self._stepped, self._stepped_before = SteppedOptimizers(), None
+    def begin_training(self, current_iteration: Callable[[], int]) -> None:
+        """Note from now on which gradients each step uses, and which optimizers step.
+
+        Args:
+            current_iteration: Returns the number of completed iterations.
+        """
+        self._stepped, self._stepped_before = SteppedOptimizers(current_iteration), None
         for optimizer in self._parts.optimizers.values():
             watch_steps(optimizer)
+            note_passed(optimizer)
 
     def stepped_before_training(self) -> list[str]:
         """Return the types of the optimizers that have stepped the models although the training has not begun."""
@@ -66,12 +71,12 @@ class ParameterState:
         if not (self._are_hooks_logged or self._rank):
             objects = self._parts.by_kind["state_objects"].values()
             self._are_hooks_logged = report_unsaved_hooks(self._raw_models, objects)
+        saved = [item for item in self._parts.users.values() if not _is_stateless(item)]
         if not (self._are_schedulers_logged or self._rank):
             self._are_schedulers_logged = True
-            saved = [item for item in self._parts.users.values() if not _is_stateless(item)]
             report_unsaved_schedulers(optimizers.values(), [*saved, *optimizers.values()])
         if self._stepped is not None:
-            self._stepped.report_missing(optimizers.values(), self._parts.states.names, self._rank)
+            self._stepped.report_missing(optimizers.values(), saved, self._parts.states.names, self._rank)
             self._report_unowned(optimizers.values())
         gradients = {
             name: save_gradients(optimizer, self._parts.states.names_by_id(optimizer))

@@ -70,12 +70,12 @@ def log_resume(training: ResumedTraining, checkpoint: Checkpoint, stop: tuple[st
 
 
 def log_restart(run: Run) -> None:
-    """Log that a run without a snapshot restarts.
+    """Log that a run without a usable snapshot restarts.
 
     Args:
         run: The run.
     """
-    _logger.info("%s: the run has no snapshot, so it restarts at iteration 0.", run.directory)
+    _logger.info("%s: the run has no usable snapshot, so it restarts at iteration 0.", run.directory)
 
 
 def _differing_params(run: Run) -> list[str]:

@@ -76,10 +76,11 @@ class TrainingState:
         self._loaders = loaders
         self._run = run
         self._world = world
+        self._position = _position_of_user()
 
     def begin_training(self) -> None:
         """Note the state that the script gives, before the first iteration."""
-        self._parameters.begin_training()
+        self._parameters.begin_training(lambda: self._progress.iteration)
 
     def report_unused(self) -> None:
         """Log a warning if the run ends before the first iteration, although the loop has trained the models."""
@@ -87,10 +88,10 @@ class TrainingState:
             return
         if types := self._parameters.stepped_before_training():
             _logger.warning(
-                "%s: this manager ended without an iteration since its start, although the loop stepped %s, so that "
-                "nothing was recorded. Iterate over manager.iterations(loader), or write 'with "
-                "manager.run_iteration():' around each update.",
-                *(self._run.directory, ", ".join(types)),
+                "%s: the manager created at %s ended without an iteration since its start, although the loop stepped "
+                "%s, so it recorded nothing. Iterate over manager.iterations(loader), or write 'with "
+                "manager.run_iteration():' around each update. If another manager trains, do not create this one.",
+                *(self._run.directory, self._position, ", ".join(types)),
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -217,3 +218,11 @@ class TrainingState:
             "optimizer_options": self._options.state_dict(),
             "world_size": self._world.size,
         }
+
+
+def _position_of_user() -> str:
+    """Return the file and the line from which the user called the library, such as ``train.py:12``."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("pte_tracking."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -14,6 +14,7 @@ from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.parts import StateObjectLike
 from pte_tracking._interface.extension import Extension, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.events import Checkpoint
 from pte_tracking.reporter import Observation, Reporter
 from pte_tracking.sinks import Sink
@@ -72,6 +73,7 @@ class Trainer:
 
     @accept_names(out="out_dir")
     @refuse_names(writer=NO_WRITERS)
+    @refuse_unknown()
     def __init__(
         self,
         updater: Updater,

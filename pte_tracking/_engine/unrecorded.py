@@ -42,7 +42,7 @@ class UnrecordedValues(Extension):
         if not self._is_done:
             self._is_done = True
             _logger.warning(
-                "No extension is a LogReport, so that %r and all other reported values are not recorded. "
+                "No extension is a LogReport, so %r and all other reported values are not recorded. "
                 "Add extensions.LogReport().",
                 self._key,
             )

@@ -1,6 +1,6 @@
 """Locks of files, bytes, and directories, which end with their process.
 
-On Linux, the lock of a whole file is an open file description lock, so that copying or hashing a lock file does not
+On Linux, the lock of a whole file is an open file description lock, so copying or hashing a lock file does not
 release the lock of this process. On other POSIX systems, and on file systems without such locks, it is a record lock,
 which closing *any* descriptor of the file releases. Both kinds exclude each other. On Windows, it is the lock of a byte
 far after the end, because Windows lets no other process read locked bytes.

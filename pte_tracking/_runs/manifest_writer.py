@@ -86,7 +86,7 @@ class ManifestWriter(SerialCalls):
         self._save_files()
 
     def _has_moved(self) -> bool:
-        """Whether the path of the directory refers to another one, so that no file is written by path."""
+        """Whether the path of the directory refers to another one, so no file is written by path."""
         if self._place.is_current():
             return False
         if not self._is_move_logged:

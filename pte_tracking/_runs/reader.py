@@ -17,6 +17,7 @@ from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store import events, metrics
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.events import Checkpoint
 from pte_tracking._store.layout import JOURNAL, check_directory
@@ -30,6 +31,7 @@ from pte_tracking.sinks import Sink
 class RunReader:
     """Base class of :class:`~pte_tracking.Run` that holds its configuration and reads the run directory."""
 
+    @refuse_unknown()
     def __init__(
         self,
         directory: str | os.PathLike[str],
@@ -60,9 +62,9 @@ class RunReader:
         self.before_close: list[Callable[[], object]] = []
         #: Called once, by the first :meth:`rewind`.
         self.after_rewind: list[Callable[[], object]] = []
-        #: Returns whether the training of the run is complete, so that another run may use the directory.
+        #: Returns whether the training of the run is complete, so another run may use the directory.
         self.is_complete: Callable[[], bool] | None = None
-        #: Whether an exception left the training loop, so that another run may use the directory.
+        #: Whether an exception left the training loop, so another run may use the directory.
         self.is_abandoned = False
         #: Called when an exception leaves the training loop, maybe long before the run ends.
         self.on_interrupt: list[Callable[[], object]] = []

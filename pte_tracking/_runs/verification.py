@@ -55,7 +55,8 @@ def verify_run(directory: Path) -> Verification:
         problem = checkpoint_files.verify_snapshot(path, checkpoint.sha256)
         if problem and not _is_being_replaced(directory, checkpoint):
             if path.exists():
-                problems.append(f"{path}: {problem}")
+                truncation = checkpoint_files.find_truncation(path, checkpoint.size)
+                problems.append(f"{path}: {truncation or problem}")
             else:
                 missing.append(checkpoint)
     remote: dict[str, list[str]] = {}

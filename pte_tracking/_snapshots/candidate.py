@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.file import load
 from pte_tracking._snapshots.recorded import explain_difference, find_recorded
+from pte_tracking._store.checkpoint_files import find_truncation
 from pte_tracking._store.events import Checkpoint
 
 _logger = logging.getLogger("pte_tracking")
@@ -46,12 +47,24 @@ class Candidate(NamedTuple):
         sha256: Digest against which it is verified. None if its digest is unknown.
         fetched_to: Temporary directory that it was fetched to. None if it does not come from a backend.
         recorded: Record of a snapshot that was chosen by its path. None if no run recorded it.
+        size: Recorded size in bytes. None if it is unknown.
     """
 
     path: Path
     sha256: str | None = None
     fetched_to: Path | None = None
     recorded: Checkpoint | None = None
+    size: int | None = None
+
+    @classmethod
+    def listed(cls, directory: Path, checkpoint: Checkpoint) -> Candidate:
+        """Return the snapshot of a checkpoint in the list of a run.
+
+        Args:
+            directory: Run directory.
+            checkpoint: The checkpoint.
+        """
+        return cls(directory / checkpoint.path, checkpoint.sha256, size=checkpoint.size)
 
     @classmethod
     def at_path(cls, path: Path, unlisted: Collection[Path] = ()) -> Candidate:
@@ -62,7 +75,9 @@ class Candidate(NamedTuple):
             unlisted: Snapshots that were published just before a crash and are newer than their records.
         """
         recorded = None if path in unlisted else find_recorded(path)
-        return cls(path, None if recorded is None else recorded.sha256, recorded=recorded)
+        if recorded is None:
+            return cls(path)
+        return cls(path, recorded.sha256, recorded=recorded, size=recorded.size)
 
 
 def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> SelectedSnapshot:
@@ -74,7 +89,9 @@ def load_candidate(candidate: Candidate, world: World = SINGLE_PROCESS) -> Selec
     try:
         state = load(candidate.path, candidate.sha256, world)
     except SnapshotError as error:
-        raise explain_difference(error, candidate.recorded) from error.__cause__
+        truncation = None if candidate.size is None else find_truncation(candidate.path, candidate.size)
+        problem = SnapshotError(error.path, truncation or error.reason)
+        raise explain_difference(problem, candidate.recorded) from error.__cause__
     return SelectedSnapshot(candidate.path, state, candidate.fetched_to, candidate.sha256)
 
 
@@ -91,35 +108,52 @@ def load_fetched(candidate: Candidate, world: World = SINGLE_PROCESS) -> Selecte
 def first_intact(
     candidates: Iterable[Candidate],
     world: World = SINGLE_PROCESS,
-    call: str = "resume",
     is_outdated: Callable[[], bool] = lambda: False,
-) -> SelectedSnapshot | None:
-    """Return the first intact snapshot. Damaged ones are reported.
+) -> tuple[SelectedSnapshot | None, list[SnapshotError]]:
+    """Return the first intact snapshot, and the problems of those before it.
 
     Args:
         candidates: The snapshots, the preferred one first.
         world: The ranks.
-        call: Function of the user, as named in messages.
         is_outdated: Returns whether the candidates were selected from an outdated list. Called after an error.
 
     Returns:
-        The snapshot. None if there is no intact one.
+        The snapshot and the problems. The snapshot is None if there is no intact one.
 
     Raises:
         SnapshotError: If a snapshot cannot be used and the list is outdated.
     """
-    is_damaged = False
-    warn = _logger.warning if world.rank == 0 else _logger.debug
+    problems: list[SnapshotError] = []
     for candidate in candidates:
         try:
-            selected = load_candidate(candidate, world)
+            return load_candidate(candidate, world), problems
         except SnapshotError as error:
             if is_outdated():
                 raise
-            warn("%s: skipping unusable snapshot: %s", call, error)
-            is_damaged = True
-            continue
-        if is_damaged:
-            warn("%s: using %s instead", call, candidate.path)
-        return selected
-    return None
+            problems.append(error)
+    return None, problems
+
+
+def report_skipped(
+    call: str, problems: Sequence[SnapshotError], selected: SelectedSnapshot | None, remedy: str, rank: int = 0
+) -> None:
+    """Log in one message which snapshots are skipped, and which one is used instead.
+
+    Args:
+        call: Function of the user, as named in messages.
+        problems: Problems of the skipped snapshots. Nothing is logged if there are none.
+        selected: The snapshot that is used. None if there is no intact one.
+        remedy: Sentences about what the user can do.
+        rank: Rank of this process. Ranks other than 0 log at level DEBUG.
+    """
+    if not problems:
+        return
+    (_logger.debug if rank else _logger.warning)(
+        "%s: skipping %d unusable snapshot%s: %s. %s %s",
+        call,
+        len(problems),
+        "" if len(problems) == 1 else "s",
+        "; ".join(map(str, problems)),
+        "No other one is in the run directory." if selected is None else f"Using {selected.path.name} instead.",
+        remedy,
+    )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 FORMAT = 1
 
 _MAX_DIFFERENCES = 20
+_MAX_NAMES = 3
 
 
 def check_format(state: object) -> None:
@@ -15,10 +16,16 @@ def check_format(state: object) -> None:
 
     Raises:
         TypeError: If the state is not a dictionary.
-        ValueError: If a newer version wrote the state.
+        ValueError: If a newer version wrote the state, or if the state is not that of a training.
     """
     if not isinstance(state, Mapping):
         raise TypeError(f"state: expected a dictionary from state_dict() or torch.load(), got {type(state).__name__}")
+    if not state.keys() & {"models", "manager"}:
+        names = [*map(repr, list(state)[:_MAX_NAMES]), *(["..."] if len(state) > _MAX_NAMES else [])]
+        raise ValueError(
+            f"state: not that of a training. It contains {', '.join(names) or 'nothing'}. Pass a snapshot of "
+            "extensions.snapshot(). To load weights, call model.load_state_dict(torch.load(path))."
+        )
     if state.get("format", FORMAT) > FORMAT:
         raise ValueError(
             f"state: format {state['format']} is not supported. This version of pte-tracking reads formats up to "

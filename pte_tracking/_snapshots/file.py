@@ -159,6 +159,8 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
         raise SnapshotError(
             path, f"not loaded, because it contains more than tensors and plain values{found}. Use another snapshot."
         ) from None
+    except zipfile.BadZipFile as error:
+        raise SnapshotError(path, f"damaged or not a snapshot: {error}") from error
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise SnapshotError(

@@ -22,7 +22,7 @@ class SavedGradients(NamedTuple):
         accumulated: Gradients that the next step will use, by parameter name.
         zero: Names of the parameters whose gradients are zero or were used. A gradient of zero is not the same as
             none: an optimizer with momentum changes the parameter.
-        are_kept: Whether the loop does not zero the gradients after a step, so that the next one uses them again.
+        are_kept: Whether the loop does not zero the gradients after a step, so the next one uses them again.
     """
 
     accumulated: dict[str, Tensor]
@@ -73,7 +73,7 @@ def save_gradients(optimizer: object, names: Mapping[int, str]) -> SavedGradient
 def has_unsynchronized(models: Iterable[ModuleTree], optimizer: object) -> bool:
     """Return whether gradients of sharded models were accumulated without synchronization, as with ``no_sync()``.
 
-    The sharded parameters do not have these gradients, so that they cannot be saved.
+    The sharded parameters do not have these gradients, so they cannot be saved.
 
     Args:
         models: The modules of each model.

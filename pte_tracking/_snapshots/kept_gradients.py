@@ -19,7 +19,7 @@ USED_VERSION = "_pte_tracking_used_version"
 
 
 class KeptGradients:
-    """Whether the gradients of an optimizer are kept after its step, so that the next step uses them again.
+    """Whether the gradients of an optimizer are kept after its step, so the next step uses them again.
 
     The second step decides: by default, ``zero_grad()`` removes the gradients, and the next ones are new tensors.
     Otherwise, the next backward pass finds out whether they still have their values.
@@ -81,7 +81,7 @@ class KeptGradients:
         if self._is_saved_without:
             _logger.warning(
                 "snapshot: the loop does not zero the gradients after a step of the optimizer. Snapshots contain them "
-                "from here on, the earlier one does not, so that a resume from it is not exact."
+                "from here on, the earlier one does not, so a resume from it is not exact."
             )
 
 

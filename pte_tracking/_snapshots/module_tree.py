@@ -25,7 +25,7 @@ class ModuleTree:
         modules: Modules by name. That of the model itself is empty, and wrappers have none.
         own_modules: The modules by name whose class is not one of torch, and which may have attributes of any kind.
         parameters: Parameters by name. A parameter that several modules share has several names.
-        is_wrapped: Whether the model or a part of it is wrapped, so that its own names differ.
+        is_wrapped: Whether the model or a part of it is wrapped, so its own names differ.
         is_flat: Whether the model or a part of it is wrapped in ``FullyShardedDataParallel``.
     """
 

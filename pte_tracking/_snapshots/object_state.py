@@ -38,7 +38,7 @@ def load_object(target: Any, state: Mapping[str, Any]) -> None:
 
 
 def needs_all_ranks(models: Mapping[str, Any], optimizers: Mapping[str, Any], world: World) -> bool:
-    """Return whether the ranks gather the state of a model or an optimizer, so that no rank can save it by itself.
+    """Return whether the ranks gather the state of a model or an optimizer, so no rank can save it by itself.
 
     Args:
         models: Models by name.

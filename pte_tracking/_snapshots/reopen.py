@@ -141,7 +141,7 @@ def open_on_rank_zero(world: World, run: Run, open_run: Callable[[], _T]) -> _T:
 
 def register_unlisted(run: Run, template: Template) -> None:
     """Register snapshots that were published just before a crash. Damaged ones are ignored."""
-    for path in find_unlisted(run, [template]):
+    for path in find_unlisted(run, [template], warns=False):  # resume() has logged them.
         with contextlib.suppress(SnapshotError):
             _register(run, _AdoptedSnapshot.of(SelectedSnapshot(path, load(path)), run.directory))
 

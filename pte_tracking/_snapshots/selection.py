@@ -12,7 +12,7 @@ from pte_tracking._distributed.world import World
 from pte_tracking._runs.directory_lock import check_other_processes
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.run import Run
-from pte_tracking._snapshots.candidate import Candidate, SelectedSnapshot, first_intact, load_fetched
+from pte_tracking._snapshots.candidate import Candidate, SelectedSnapshot, first_intact, load_fetched, report_skipped
 from pte_tracking._snapshots.errors import SnapshotError
 from pte_tracking._snapshots.fetching import fetch, fetch_from_sinks, is_uri
 from pte_tracking._snapshots.file import peek
@@ -27,6 +27,10 @@ from pte_tracking._store.manifest import check_format
 from pte_tracking._store.replacing import restore_replaced
 
 _logger = logging.getLogger("pte_tracking")
+_REMEDY = (
+    "The lost iterations are trained again. To keep them, stop this training, restore a file from a copy, and pass its "
+    "path to resume()."
+)
 
 
 def select_snapshot(
@@ -54,13 +58,12 @@ def select_snapshot(
     """
     candidates = world.run_on_rank_zero("resume()", lambda: list(_candidates(run, source, templates, best)))
     if source in ("latest", "best"):
-        selected = first_intact(candidates, world)
+        selected, problems = first_intact(candidates, world)
+        report_skipped("resume", problems, selected, _REMEDY, world.rank)
         if selected is None:
             rank = functools.partial(_rank, source, best)
             fetched = world.run_on_rank_zero("resume()", lambda: fetch_from_sinks(run, rank))
             selected = None if fetched is None else load_fetched(fetched, world)
-        if selected is None and candidates and world.rank == 0:
-            _logger.warning("resume: no usable snapshot, %d skipped. The run restarts from step 0.", len(candidates))
         return selected
     (candidate,) = candidates
     return load_fetched(candidate, world)
@@ -95,20 +98,18 @@ def _candidates(
 
 def _candidates_by_step(run: Run, templates: Sequence[Template]) -> Iterable[Candidate]:
     """Return the snapshots of a run, those with the highest step first."""
-    digests: list[tuple[int, Path, str | None]]
-    digests = [
-        (checkpoint.step, run.directory / checkpoint.path, checkpoint.sha256) for checkpoint in run.checkpoints()
-    ]
-    digests += [(step, path, None) for path, step in find_unlisted(run, templates).items()]
-    return [Candidate(path, sha256) for _, path, sha256 in sorted(digests, key=lambda item: item[0], reverse=True)]
+    by_step = [(checkpoint.step, Candidate.listed(run.directory, checkpoint)) for checkpoint in run.checkpoints()]
+    by_step += [(step, Candidate(path)) for path, step in find_unlisted(run, templates).items()]
+    return [candidate for _, candidate in sorted(by_step, key=lambda item: item[0], reverse=True)]
 
 
-def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
+def find_unlisted(run: Run, templates: Sequence[Template], *, warns: bool = True) -> dict[Path, int]:
     """Find snapshots that were published just before a crash and are not registered.
 
     Args:
         run: The run.
         templates: Names of the snapshots in the run directory.
+        warns: Whether to log unreadable ones.
 
     Returns:
         The step of each snapshot by path.
@@ -121,7 +122,7 @@ def find_unlisted(run: Run, templates: Sequence[Template]) -> dict[Path, int]:
         for name in template.list_files(run.directory):
             path = run.directory / name
             is_candidate = name not in known_steps or name == newest
-            position = _read_position(path, is_listed=name in known_steps) if is_candidate else None
+            position = _read_position(path, warns and name not in known_steps) if is_candidate else None
             if position is not None and position["step"] > known_steps.get(name, -1) and _is_effective(run, position):
                 unlisted[path] = position["step"]
     return unlisted
@@ -140,7 +141,7 @@ def _candidates_by_value(run: Run, best: BestPolicy | None) -> Iterable[Candidat
             "snapshot(keep_best=('val/loss', 'min', 3)) to the manager."
         )
     return [
-        Candidate(run.directory / checkpoint.path, checkpoint.sha256)
+        Candidate.listed(run.directory, checkpoint)
         for checkpoint in rank_checkpoints(run.checkpoints(), best, "resume('best')")
     ]
 
@@ -185,11 +186,11 @@ def _is_effective(run: Run, position: RunPosition) -> bool:
     )
 
 
-def _read_position(path: Path, is_listed: bool) -> RunPosition | None:
+def _read_position(path: Path, warns: bool) -> RunPosition | None:
     try:
         position: RunPosition | None = peek(path).get("run")
     except SnapshotError as error:
-        if not is_listed:  # Otherwise the verification reports it.
+        if warns:  # The verification reports a listed one.
             _logger.warning("resume: skipping unusable snapshot: %s", error)
         return None
     return position

@@ -34,21 +34,26 @@ def report_unsaved_schedulers(optimizers: Iterable[object], saved: Iterable[Any]
         return
     # By type(): the attribute __class__ of a proxy may import or compute its target.
     alive = [item for item in gc.get_objects() if issubclass(type(item), LRScheduler)]
-    known = set(_ids_within(saved))
+    known = set(ids_within(saved))
     unsaved = [item for item in alive if id(getattr(item, "optimizer", None)) in own and id(item) not in known]
-    inner = set(_ids_within(child for item in unsaved for child in _children(item)))
+    inner = set(ids_within(child for item in unsaved for child in _children(item)))
     names = sorted({type(item).__name__ for item in unsaved if id(item) not in inner})
     if names:
         _logger.warning(
-            "snapshot: the learning rate scheduler of an optimizer (%s) is not part of the snapshot, so that a resume "
+            "snapshot: the learning rate scheduler of an optimizer (%s) is not part of the snapshot, so a resume "
             "does not restore it. Add extensions.LRScheduler(scheduler), which steps it, or pass "
             "state_objects={'scheduler': scheduler} to the manager if the loop steps it.",
             ", ".join(names),
         )
 
 
-def _ids_within(targets: Iterable[object]) -> Iterator[int]:
-    """Yield the identities of objects and of the objects that their attributes and containers refer to."""
+def ids_within(targets: Iterable[object]) -> Iterator[int]:
+    """Yield the identities of objects and of the objects that their attributes and containers refer to.
+
+    Args:
+        targets: The objects. The parts of modules and the optimizers of schedulers are left out, because the states of
+            these objects do not contain others.
+    """
     level, seen = list(targets), set[int]()
     for _ in range(_MAX_DEPTH):
         level = [item for item in level if id(item) not in seen]
@@ -67,7 +72,10 @@ def _children(target: object) -> list[object]:
         return list(target.values()) if len(target) <= _MAX_ITEMS else []
     if isinstance(target, list | tuple):
         return list(target) if len(target) <= _MAX_ITEMS else []
-    return list(vars(target).values()) if hasattr(target, "__dict__") else []
+    children = list(vars(target).values()) if hasattr(target, "__dict__") else []
+    if isinstance(target, LRScheduler):
+        return [child for child in children if not isinstance(child, Optimizer)]
+    return children
 
 
 def _has_plain_state(target: object) -> bool:

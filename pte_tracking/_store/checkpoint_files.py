@@ -151,6 +151,22 @@ def verify_snapshot(path: Path, sha256: str | None = None, rank: int = 0, size: 
     return None if rank else (_verify_zip(path) or verify_digest(path, sha256))
 
 
+def find_truncation(path: Path, expected: int) -> str | None:
+    """Return how a damaged snapshot file is truncated, or None if it is not.
+
+    Args:
+        path: Path of the snapshot. The size of a sharded snapshot is not compared.
+        expected: The recorded size in bytes.
+    """
+    try:
+        actual = expected if path.is_dir() else path.stat().st_size
+    except FileNotFoundError:
+        return None
+    if actual >= expected:
+        return None
+    return f"truncated: the file has {actual:,} bytes, but {expected:,} bytes were recorded"
+
+
 def verify_digest(path: Path, sha256: str | None, rank: int = 0, size: int = 1) -> str | None:
     """Verify the digest of a snapshot, or of any other file that a checkpoint refers to.
 

@@ -1,6 +1,6 @@
 """Checks of installed dependencies and of packages that an optional feature requires.
 
-The lowest supported version of a dependency is read from the metadata of the package that requires it, so that it is
+The lowest supported version of a dependency is read from the metadata of the package that requires it, so it is
 declared in ``pyproject.toml`` only.
 """
 

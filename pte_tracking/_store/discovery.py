@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,11 +43,16 @@ def find_runs(directory: Path, on_error: Callable[[OSError], object] | None = No
         on_error: Called with the error of each directory that cannot be read. By default, errors are ignored.
 
     Yields:
-        Run directories.
+        Run directories. Numbers in their names are in numeric order.
     """
     for path, directory_names, file_names in os.walk(directory, onerror=on_error):
-        directory_names.sort()
+        directory_names.sort(key=natural_key)
         if MANIFEST in file_names:
             yield Path(path)
             # These directories contain no other run, but possibly thousands of images.
             directory_names[:] = [name for name in directory_names if name not in _SKIPPED_DIRECTORIES]
+
+
+def natural_key(name: str) -> list[str | int]:
+    """Return a key that sorts a name by its text and the values of its numbers, so that ``r_2`` precedes ``r_10``."""
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]

@@ -120,7 +120,7 @@ class Metrics(Event, frozen=True):
         elapsed_time: Training time in seconds, including earlier sessions of the run. None if it was not logged.
         log: File name of the JSON log that contains the row. None for data points that belong to no row.
         sinks: Names of the sinks that receive the row. None means all sinks.
-        measured: Keys of ``values`` whose data points are events of their own, so that sinks with data points skip them
+        measured: Keys of ``values`` whose data points are events of their own, so sinks with data points skip them
             in this row. None means no keys.
         explicit: Whether the values were logged by a call of ``log_metrics``, and not by a LogReport. All such values
             are delivered. Of several LogReports, only the first value of a key and step is delivered.

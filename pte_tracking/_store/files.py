@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from pte_tracking._platform.files import replace_file, sync_directory, sync_file
+from pte_tracking._store.printable import describe_value
 
 _CHUNK_BYTES = 1 << 20
 #: Names that Windows refuses, also with an extension.
@@ -21,7 +22,12 @@ def absolute_path(path: str | os.PathLike[str], directory: Path) -> Path:
     Args:
         path: Path. The last part may be a symbolic link, which is not followed.
         directory: Real path of the directory.
+
+    Raises:
+        TypeError: If ``path`` is not a path.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected a path, got {describe_value(path)}")
     whole = Path(os.path.abspath(path))
     real = Path(os.path.realpath(whole.parent), whole.name)
     return real if directory in real.parents and directory not in whole.parents else whole

@@ -45,10 +45,16 @@ def check_directory(argument: str, directory: object) -> None:
 
     Raises:
         TypeError: If it is not a path.
-        ValueError: If it is empty or a URL.
+        ValueError: If it is empty or a URL, or begins with ``~``.
+        NotADirectoryError: If it is a file.
     """
     if not isinstance(directory, str | os.PathLike):
         raise TypeError(f"{argument}: expected a path, got {directory!r} of type {type(directory).__name__}")
+    text = os.fsdecode(directory)
+    if text == "~" or text.startswith(f"~{os.sep}"):
+        raise ValueError(f"{argument}: got {text!r}, which Python does not expand. Pass os.path.expanduser({text!r}).")
+    if os.path.isfile(directory):
+        raise NotADirectoryError(f"{argument}: {text!r} is a file. Pass a directory.")
     if not os.fspath(directory):
         raise ValueError(f"{argument}: expected a non-empty path, got ''. Pass '.' for the current directory.")
     check_is_local(directory, argument)

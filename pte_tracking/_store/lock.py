@@ -71,7 +71,7 @@ class LockHolder(msgspec.Struct, frozen=True):
         )
 
     def is_local_process(self) -> bool:
-        """Whether the holder runs on this machine and in this PID namespace, so that it can receive a signal."""
+        """Whether the holder runs on this machine and in this PID namespace, so it can receive a signal."""
         return (
             self.pid is not None
             and self.shares_process_ids(LockHolder.current())
@@ -162,7 +162,7 @@ class Lock:
             if error.errno in _UNSUPPORTED_ERRORS:
                 raise OSError(
                     f"{self._path.parent}: this file system does not support file locks ({error.strerror}). Locks "
-                    "prevent two trainings from writing to one directory. Choose a directory on another file system, "
+                    "prevent two processes from writing to one directory. Choose a directory on another file system, "
                     "such as a local disk, or mount this one with locks (Lustre: option flock)."
                 ) from None
             raise

@@ -20,7 +20,23 @@ _HIGHER = frozenset(
 )
 #: Words of values that do not measure quality.
 _CONDITIONS = frozenset(
-    {"std", "lr", "time", "seconds", "elapsed", "count", "size", "epoch", "iteration", "step", "monitor", "system"}
+    {
+        *(
+            "std",
+            "lr",
+            "time",
+            "seconds",
+            "elapsed",
+            "count",
+            "size",
+            "epoch",
+            "iteration",
+            "step",
+            "tokens",
+            "samples",
+        ),
+        *("monitor", "system"),
+    }
 )
 _KNOWN = _LOSS | _ACCURACY | _LOWER | _HIGHER
 

@@ -13,7 +13,7 @@ _MISSPELLED = 0.9
 
 
 def describe_known(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the known keys, at most ten, the most similar to a name first.
+    """Return sentences with the known keys, at most ten, the most similar to a name first, and with those it resembles.
 
     Args:
         name: Name that is not known.
@@ -22,7 +22,9 @@ def describe_known(name: str, known: Iterable[str]) -> str:
     names = list(known)
     keys = difflib.get_close_matches(name, names, n=_MAX_LISTED, cutoff=0)
     more = ", ..." if len(names) > _MAX_LISTED else "."
-    return f"Reported keys: {', '.join(map(repr, keys))}{more}" if keys else "No keys were reported."
+    if not keys:
+        return "No keys were reported."
+    return f"Reported keys: {', '.join(map(repr, keys))}{more}{suggest(name, names)}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -71,10 +73,14 @@ def suggest_or_list(name: str, known: Iterable[str]) -> str:
 
 
 def is_misspelled(name: str, known: Iterable[str]) -> bool:
-    """Return whether a name that is not known is almost equal to a known key.
+    """Return whether a name that is not known is almost equal to a known key, or a known key ends with it.
+
+    Such a name is hardly that of a value that is reported later.
 
     Args:
         name: Name that is not known.
         known: Keys that were reported.
     """
-    return bool(difflib.get_close_matches(name, list(known), n=1, cutoff=_MISSPELLED))
+    keys = [key.lower() for key in known]
+    is_almost_equal = bool(difflib.get_close_matches(name.lower(), keys, n=1, cutoff=_MISSPELLED))
+    return is_almost_equal or any(key.endswith(f"/{name.lower()}") for key in keys)

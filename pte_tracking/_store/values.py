@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pte_tracking._store.events import Number
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.secrets import mask_values
 
 #: Types whose values are never masked, so that ``item()`` returns the number. They are those of logged tensors.
@@ -33,7 +34,7 @@ def check_key(key: object, argument: str = "key") -> str:
         ValueError: If the key is empty or contains a lone surrogate.
     """
     if not isinstance(key, str):
-        raise TypeError(f"{argument}: expected a string, got {key!r} of type {type(key).__name__}")
+        raise TypeError(f"{argument}: expected a string, got {describe_value(key)}")
     if not key:
         raise ValueError(f"{argument}: expected a non-empty string such as 'loss', got ''")
     try:

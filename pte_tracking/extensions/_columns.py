@@ -52,6 +52,15 @@ class Columns:
             self.omitted.insert(0, self.keys.pop())
         return True
 
+    def has_value(self, row: Iterable[str]) -> bool:
+        """Return whether a row has a value in a column of a metric, or there is no such column.
+
+        Args:
+            row: Keys of the row.
+        """
+        metrics = set(self.keys) - PROGRESS_KEYS
+        return not metrics or not metrics.isdisjoint(row)
+
     def format_header(self) -> str:
         """Return the keys as one line of text."""
         return "  ".join(f"{key:{column_width(key)}}" for key in self.keys).rstrip()

@@ -1,4 +1,4 @@
-"""Extensions that most trainings use."""
+"""Extensions that most training scripts use."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pte_tracking.extensions.training_snapshot import snapshot
 
 
 def defaults() -> list[Extension]:
-    """Return the extensions that most trainings use.
+    """Return the extensions that most training scripts use.
 
-    A manager has no extensions unless they are passed, so that nothing is printed or saved that the script does not
+    A manager has no extensions unless they are passed, so nothing is printed or saved that the script does not
     name.
 
     Returns:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pte_tracking._data.combined import dataset_hint
 from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._distributed.world import SINGLE_PROCESS
 from pte_tracking._distributed.wrappers import named_submodules, unwrap
@@ -208,9 +209,11 @@ def _check_iterators(iterator: Any) -> dict[str, Iterable[Any]]:
             "itself. To evaluate several, create one evaluator for each."
         )
     for name, each in iterators.items():
-        if not isinstance(each, Iterable):
+        if not isinstance(each, Iterable) or isinstance(each, str | bytes):
             got = f"the model {type(each).__name__}" if isinstance(each, nn.Module) else repr(each)
-            raise TypeError(f"iterator: expected an iterable such as a DataLoader as {name!r}, got {got}")
+            raise TypeError(
+                f"iterator: expected an iterable such as a DataLoader as {name!r}, got {got}{dataset_hint(each)}"
+            )
         if isinstance(each, Iterator):
             raise TypeError(
                 f"iterator: expected a reusable iterable as {name!r}, got a {type(each).__name__}. "

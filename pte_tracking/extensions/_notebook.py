@@ -60,7 +60,8 @@ class NotebookTable:
         """Append rows. The next call of :meth:`refresh` shows them."""
         for row in rows:
             self._columns.add_keys(row)
-            self._rows.append(row)
+            if self._columns.has_value(row):
+                self._rows.append(row)
         self._is_outdated = True
 
     def refresh(self, at_once: bool = False) -> None:

@@ -29,7 +29,7 @@ class Picture:
     """Figure that is written to a file, logged to the run, and displayed in a notebook.
 
     The file and the notebook output are replaced by each new version. Only objects of matplotlib are used, not pyplot,
-    so that drawing needs no window and no global state and is safe in any thread or forked process.
+    so drawing needs no window and no global state and is safe in any thread or forked process.
 
     Drawing takes 0.1 seconds or more and blocks the training. The first 100 versions are all drawn. A later version is
     drawn if the number of versions has grown by 1 percent since the last drawing, and if drawing takes less than

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from pte_tracking._interface.extension import TriggerLike
+from pte_tracking._store.argument_names import refused_call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class SnapshotPolicy:
         at_end: Whether to take a snapshot when the training stops between two snapshots.
 
     Raises:
-        TypeError: If ``condition`` is not callable or ``n_retains`` is not an integer.
+        TypeError: If ``condition`` is no function without arguments, ``autoload`` is not a boolean, or ``n_retains`` is
+            not an integer.
     """
 
     trigger: TriggerLike
@@ -36,6 +38,13 @@ class SnapshotPolicy:
     def __post_init__(self) -> None:
         if self.condition is not None and not callable(self.condition):
             raise TypeError(f"condition: expected a function without arguments, got {self.condition!r}")
+        if self.condition is not None and (call := refused_call(self.condition, 0)):
+            raise TypeError(f"condition: expected a function without arguments, got {call}")
+        if not isinstance(self.autoload, bool):
+            raise TypeError(
+                f"autoload: expected True for the newest snapshot, or False, got {self.autoload!r}. Pass another "
+                "source to manager.resume()."
+            )
         if isinstance(self.n_retains, bool) or not isinstance(self.n_retains, int):
             raise TypeError(f"n_retains: expected an integer, got {self.n_retains!r}")
 

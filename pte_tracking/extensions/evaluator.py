@@ -11,6 +11,7 @@ from torch import nn
 from pte_tracking._data.batch import check_signature, example_batch, mark_last, to_device, unpack
 from pte_tracking._distributed.wrappers import rank_local_model
 from pte_tracking._interface.extension import TriggerLike
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking.extensions._evaluation import Evaluation, check_no_class
 from pte_tracking.reporter import DictSummary, Observation, report_scope
 
@@ -101,6 +102,7 @@ class Evaluator(Evaluation):
 
     default_name = "validation"
 
+    @refuse_unknown()
     def __init__(
         self,
         iterator: Iterable[Any] | Mapping[str, Iterable[Any]],

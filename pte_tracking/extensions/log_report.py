@@ -11,9 +11,10 @@ from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs.run import Run
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.events import Number
-from pte_tracking._store.similar import describe_known
+from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking._store.values import to_number, to_numbers, to_progress
 from pte_tracking.extensions._columns import PROGRESS_KEYS
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
@@ -49,7 +50,7 @@ class LogReport(IntervalExtension):
     Each row requires one collective operation. A data point between two rows is the value of rank 0. After an error,
     the last row is that of rank 0.
 
-    Rows are stored in the journal of the run and not in memory, so that memory usage and the size of snapshots do not
+    Rows are stored in the journal of the run and not in memory, so memory usage and the size of snapshots do not
     grow with the number of rows. :attr:`log` and :meth:`to_dataframe` read the rows.
 
     The extension reports no values. Snapshots contain the values of the current interval and the state of the inner
@@ -92,6 +93,7 @@ class LogReport(IntervalExtension):
         format="The log is a JSON array. Read other formats from LogReport.to_dataframe().",
         writer=NO_WRITERS,
     )
+    @refuse_unknown()
     def __init__(
         self,
         keys: Iterable[str] | None = None,
@@ -207,6 +209,8 @@ class LogReport(IntervalExtension):
             if self._missing:
                 self._missing = [key for key in self._missing if key not in observation]
         is_due = self._is_always_due or manager.updater.iteration == 0 or self._trigger.evaluate(manager)
+        if self._missing and is_due and manager.world.rank == 0:
+            self._warn_missing(manager, [key for key in self._missing if is_misspelled(key, manager.observation)])
         is_first = is_due and observation and manager.world.size == 1 and self._summary.is_empty
         if is_first and _ONLY_FLOAT.issuperset(map(type, observation.values())):
             self._log_row(manager, dict(observation))  # The mean of a single value is the value.
@@ -241,11 +245,14 @@ class LogReport(IntervalExtension):
             return
         # An earlier session, or another rank, may have reported the key.
         known = {key for row in self.log for key in row}
-        for key in self._missing:
-            if key not in known:
-                _logger.warning(
-                    "LogReport: keys: %r was never reported. %s", key, describe_known(key, manager.observation)
-                )
+        self._warn_missing(manager, [key for key in self._missing if key not in known])
+
+    def _warn_missing(self, manager: Manager, keys: list[str]) -> None:
+        for key in keys:
+            self._missing.remove(key)
+            _logger.warning(
+                "LogReport: keys: %r was not reported so far. %s", key, describe_known(key, manager.observation)
+            )
 
     def _log_last_row(self, manager: Manager) -> None:
         if self._row_iteration == manager.iteration:

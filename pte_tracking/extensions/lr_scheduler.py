@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import refuse_names
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.printable import describe_value
 from pte_tracking._store.values import check_key, to_number
 from pte_tracking.extensions._optimizer_steps import OptimizerSteps
@@ -81,6 +82,7 @@ class LRScheduler(Extension):
     """
 
     @refuse_names(is_async="Remove it. The scheduler is stepped at the end of the iteration.")
+    @refuse_unknown()
     def __init__(
         self,
         scheduler: Any,
@@ -97,7 +99,7 @@ class LRScheduler(Extension):
             )
         if not hasattr(scheduler, "load_state_dict"):
             _logger.warning(
-                "LRScheduler: %s has no load_state_dict(), so that a resume does not restore its state. Add this "
+                "LRScheduler: %s has no load_state_dict(), so a resume does not restore its state. Add this "
                 "method to resume exactly.",
                 type(scheduler).__name__,
             )
@@ -135,7 +137,7 @@ class LRScheduler(Extension):
         if self._count_steps() > self._step_count and not self._has_warned and manager.world.rank == 0:
             self._has_warned = True
             _logger.warning(
-                "LRScheduler: %s was also stepped outside of this extension by iteration %d, so that it steps too "
+                "LRScheduler: %s was also stepped outside of this extension by iteration %d, so it steps too "
                 "often. Remove scheduler.step() from the loop, or remove the extension and pass "
                 "state_objects={'scheduler': scheduler} to the manager.",
                 *(type(self.scheduler).__name__, manager.iteration),

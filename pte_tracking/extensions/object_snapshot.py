@@ -19,6 +19,7 @@ from pte_tracking._snapshots.plain_state import to_plain
 from pte_tracking._snapshots.retention import Retention
 from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking._snapshots.shards import reshard
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.effective_files import list_artifacts
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
@@ -39,6 +40,7 @@ class Stateful(Protocol):
     writer=NO_WRITERS,
     saver_rank="Rank 0 writes.",
 )
+@refuse_unknown()
 def snapshot_object(
     target: Stateful | Mapping[str, Stateful],
     filename: str,
@@ -123,7 +125,8 @@ class ObjectSnapshot(SnapshotExtension):
         super().__init__(filename, policy)
         self._is_artifact = is_artifact
         for part in target.values() if isinstance(target, Mapping) else [target]:
-            if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+            has_state = hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+            if not has_state or isinstance(part, type):
                 raise TypeError(f"target: expected an object with state_dict() and load_state_dict(), got {part!r}")
         self._retention = Retention(self.template, policy.n_retains)
         self._target: Stateful = _ObjectGroup(target) if isinstance(target, Mapping) else target

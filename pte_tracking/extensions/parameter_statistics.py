@@ -118,7 +118,7 @@ class ParameterStatistics(IntervalExtension):
 
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:
-        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so that every rank evaluates it.
+        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so every rank evaluates it.
         tensors = dict(self._tensors())
         if not should_measure(manager.world, tensors.values()):
             return

@@ -12,6 +12,7 @@ from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs import plot_style
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.similar import describe_known
 from pte_tracking.extensions._curve import Curve
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
@@ -84,6 +85,7 @@ class PlotReport(IntervalExtension):
 
     @accept_names(file_name="filename")
     @refuse_names(writer=NO_WRITERS)
+    @refuse_unknown()
     def __init__(
         self,
         y_keys: Iterable[str] | str,

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.messages import write_above_bars
 from pte_tracking._store.similar import describe_known, is_misspelled
-from pte_tracking.extensions._columns import Columns
+from pte_tracking.extensions._columns import PROGRESS_KEYS, Columns
 from pte_tracking.extensions._interval import IntervalExtension, has_ended_an_epoch
 from pte_tracking.extensions._lines import terminal_size, tolerant_write
 from pte_tracking.extensions._notebook import NotebookTable, in_notebook
 from pte_tracking.extensions.log_report import LogReport, Row
 
 _logger = logging.getLogger("pte_tracking")
+_MAX_NAMED = 3  # omitted columns in a message
 
 
 class PrintReport(IntervalExtension):
@@ -27,8 +29,10 @@ class PrintReport(IntervalExtension):
     The extension runs after every iteration, on all ranks, and prints new rows on rank 0. With
     ``extend(..., trigger=...)``, it prints the rows logged since the trigger fired last. The table has a header and
     aligned columns. A progress bar on the same terminal remains below the table. After a resume, only new rows are
-    printed. In a notebook, the last 100 rows are shown as one table that is updated in place. An entry that occurs in
-    no row causes one warning, at the end of the training or, if it is almost equal to a key, after the second row.
+    printed. In a notebook, the last 100 rows are shown as one table that is updated in place. A row without a value in
+    any column besides ``epoch``, ``iteration``, and ``elapsed_time`` is not printed, unless there is no other column.
+    An entry that occurs in no row causes one warning, at the end of the training or, if it resembles a key, after the
+    first row.
     If an error or a ``break`` ends the loop within an interval, the row of this interval is logged but not printed.
 
     The extension reports no values. Snapshots contain the rows that are not printed yet, and the state of a LogReport
@@ -60,13 +64,14 @@ class PrintReport(IntervalExtension):
         2           0.375
     """
 
+    @refuse_unknown()
     def __init__(
         self,
         entries: Sequence[str] | None = None,
         log_report: str | LogReport = "LogReport",
         out: TextIO | None = None,
     ) -> None:
-        if isinstance(entries, str) or not all(isinstance(key, str) for key in entries or ()):
+        if isinstance(entries, str | Set) or not all(isinstance(key, str) for key in entries or ()):
             raise TypeError(f"entries: expected a list of keys, such as ['epoch', 'train/loss'], got {entries!r}")
         if not isinstance(log_report, str | LogReport):
             raise TypeError(
@@ -81,7 +86,6 @@ class PrintReport(IntervalExtension):
         self._rows: deque[Row] = deque()
         self._missing: list[str] = list(entries or ())
         self._seen: dict[str, None] = {}
-        self._row_count = 0
         self._has_failed = False
 
     def on_error(self, manager: Manager, exc: Exception, tb: TracebackType | None) -> None:
@@ -125,7 +129,7 @@ class PrintReport(IntervalExtension):
             if self._rows:
                 self._print_rows()
             self._table.refresh(at_once=True)
-        if self._has_failed or not self._missing or not self._row_count or manager.world.rank:
+        if self._has_failed or not self._missing or not self._seen or manager.world.rank:
             return
         if has_ended_an_epoch(manager):
             # An earlier session may have logged the key.
@@ -167,7 +171,7 @@ class PrintReport(IntervalExtension):
         return extension
 
     def _owned_log_report(self) -> LogReport | None:
-        """Return the LogReport if it is not registered in the manager, so that this extension has to run it."""
+        """Return the LogReport if it is not registered in the manager, so this extension has to run it."""
         log_report = self._log_report
         return log_report if isinstance(log_report, LogReport) and log_report.name is None else None
 
@@ -177,18 +181,15 @@ class PrintReport(IntervalExtension):
         self._table.show(rows)
         self._rows.clear()
         if self._missing:
-            self._row_count += len(rows)
             self._seen.update(dict.fromkeys(key for row in rows for key in row))
             self._missing = [key for key in self._missing if key not in self._seen]
-            if self._row_count > 1:
-                self._warn_missing([key for key in self._missing if is_misspelled(key, self._seen)])
+            self._warn_missing([key for key in self._missing if is_misspelled(key, self._seen)])
 
     def _warn_missing(self, names: list[str]) -> None:
         for name in names:
             self._missing.remove(name)
-            _logger.warning(
-                "PrintReport: no row has a value of the entry %r. %s", name, describe_known(name, self._seen)
-            )
+            known = [key for key in self._seen if key not in PROGRESS_KEYS]
+            _logger.warning("PrintReport: no row has a value of the entry %r. %s", name, describe_known(name, known))
 
 
 class _Table(Protocol):
@@ -220,16 +221,21 @@ class _TextTable:
             if columns.add_keys(row, self._width()) or not self._has_header:
                 self._has_header = True
                 if columns.omitted:
-                    _logger.info(
-                        "PrintReport: the terminal has no room for %s. To choose the columns, pass entries, "
-                        "such as %r.",
-                        *(", ".join(columns.omitted), [columns.keys[0], *columns.omitted]),
-                    )
+                    self._report_omitted(columns.omitted)
                 self._write(columns.format_header())
-            self._write(self._columns.format_row(row))
+            if columns.has_value(row):
+                self._write(columns.format_row(row))
 
     def refresh(self, at_once: bool = False) -> None:
         pass  # show() has printed the rows.
+
+    def _report_omitted(self, keys: list[str]) -> None:
+        names = ", ".join(keys[:_MAX_NAMED]) + (", ..." if len(keys) > _MAX_NAMED else ".")
+        _logger.info(
+            "PrintReport: the terminal has no room for %d of the columns: %s To choose the columns, pass entries, "
+            "such as %r.",
+            *(len(keys), names, [self._columns.keys[0], keys[0]]),
+        )
 
     def _width(self) -> int | None:
         """Return the width of the terminal. None if the output is not a terminal, or its width is unknown."""

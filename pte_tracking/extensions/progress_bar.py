@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, Unit
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking.extensions._bar import can_show
 from pte_tracking.extensions._columns import PROGRESS_KEYS
 from pte_tracking.extensions._progress_display import BarDisplay, Display, LineDisplay
@@ -63,6 +64,7 @@ class ProgressBar(Extension):
     #: Before evaluations, so that the bar shows the current iteration while they run.
     priority = PRIORITY_WRITER + 1
 
+    @refuse_unknown()
     def __init__(
         self,
         training_length: tuple[float, Unit] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
@@ -12,7 +12,8 @@ from pte_tracking._snapshots.job import SnapshotDetails, SnapshotJob
 from pte_tracking._snapshots.reopen import register_unlisted
 from pte_tracking._snapshots.retention import BestPolicy, Retention
 from pte_tracking._snapshots.signals import SignalFlag
-from pte_tracking._store.similar import describe_known
+from pte_tracking._store.argument_names import refuse_unknown
+from pte_tracking._store.similar import describe_known, is_misspelled
 from pte_tracking.extensions._interval import has_ended_an_epoch
 from pte_tracking.extensions._snapshot_base import SnapshotExtension
 from pte_tracking.extensions._snapshot_mean import SnapshotMean
@@ -32,6 +33,7 @@ _logger = logging.getLogger("pte_tracking")
     saver_rank="Rank 0 writes, and every rank writes its own shards.",
     snapshot_mode="Models that are sharded are saved in shards without an option.",
 )
+@refuse_unknown()
 def snapshot(
     filename: str = "snapshot_iter_{.iteration}",
     *,
@@ -121,6 +123,8 @@ class TrainingSnapshot(SnapshotExtension):
         self._mean = None if self.keep_best is None else SnapshotMean(self.keep_best.key)
         self._logged = LoggedValues("" if self.keep_best is None else self.keep_best.key)
         self._retention = Retention(self.template, policy.n_retains, self.keep_best)
+        #: Whether to check that the key of the metric is among the reported ones.
+        self._checks_key = self.keep_best is not None
         self._signal = None if on_signal is None else SignalFlag(on_signal)
         self._should_exit = False
 
@@ -179,12 +183,35 @@ class TrainingSnapshot(SnapshotExtension):
             self._retention.prune(manager.run)
             own = self._retention.own_checkpoints(manager.run)
         if self.keep_best is not None and own and not self.keep_best.ranked(own) and has_ended_an_epoch(manager):
-            _logger.warning(
-                "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r. %s",
-                len(own),
-                self.keep_best.key,
-                describe_known(self.keep_best.key, manager.observation),
-            )
+            known = {**manager.run.latest_values, **manager.observation}
+            if self._mean is not None and (self._mean.is_reported or self.keep_best.key in known):
+                _logger.warning(
+                    "snapshot: keep_best: none of the kept snapshots (%d) has a finite value of %r.",
+                    len(own),
+                    self.keep_best.key,
+                )
+            else:
+                self._warn_unknown_key(known)
+
+    def _check_key(self, manager: Manager, known: Iterable[str]) -> None:
+        """Log a warning at an early snapshot if the metric is not among the known keys."""
+        assert self._mean is not None
+        earlier = self._retention.own_checkpoints(manager.run)
+        key = self._logged.key
+        if self._mean.is_reported or key in known or any(key in checkpoint.values for checkpoint in earlier):
+            self._checks_key = False
+        elif is_misspelled(key, known) or (earlier and has_ended_an_epoch(manager)):
+            self._warn_unknown_key(known)
+
+    def _warn_unknown_key(self, known: Iterable[str]) -> None:
+        if not self._checks_key:
+            return
+        self._checks_key = False
+        _logger.warning(
+            "snapshot: keep_best: no value of %r was reported or logged so far, so the snapshots are not ranked. %s",
+            self._logged.key,
+            describe_known(self._logged.key, known),
+        )
 
     def _has_logged_value(self, manager: Manager) -> bool:
         """Return whether the latest value of the metric belongs to this snapshot, also if it is not reported."""
@@ -211,6 +238,8 @@ class TrainingSnapshot(SnapshotExtension):
             key: value() if isinstance(value, DeferredValue) else value for key, value in manager.observation.items()
         }
         values = {**manager.run.latest_values, **values}
+        if self._checks_key and manager.world.rank == 0:
+            self._check_key(manager, values)
         if self._mean is not None:
             if not self._has_logged_value(manager):
                 values.pop(self._logged.key, None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pte_tracking._interface.extension import Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse_names
 from pte_tracking._runs import plot_style
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking.extensions._interval import IntervalExtension
 from pte_tracking.extensions._parameters import dense_values, should_measure
 from pte_tracking.extensions._picture import Picture
@@ -86,6 +87,7 @@ class VariableStatisticsPlot(IntervalExtension):
 
     @accept_names(file_name="filename")
     @refuse_names(writer=NO_WRITERS)
+    @refuse_unknown()
     def __init__(
         self,
         targets: Variables,
@@ -129,7 +131,7 @@ class VariableStatisticsPlot(IntervalExtension):
         return importlib.util.find_spec("matplotlib") is not None
 
     def __call__(self, manager: Manager) -> None:
-        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so that every rank evaluates it.
+        is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so every rank evaluates it.
         if not should_measure(manager.world, self._variables):
             return
         if self._call_count % self._stride == 0:

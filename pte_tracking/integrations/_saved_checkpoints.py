@@ -28,7 +28,7 @@ class SavedCheckpoints:
 
     Args:
         has_folders: Whether folders of files are registered as well. Their digests are written to ``snapshot.json`` in
-            the folder, so that it is verified and uploaded like a sharded snapshot. The library has to tolerate this
+            the folder, so it is verified and uploaded like a sharded snapshot. The library has to tolerate this
             file while it deletes the folder.
     """
 

@@ -120,7 +120,7 @@ class PruningExtension:
 def trial_directory(directory: str | os.PathLike[str], trial: Trial) -> Path:
     """Return the run directory of a trial: ``trial-<number>`` in the directory of the study.
 
-    A trial that repeats a killed trial gets the directory of that trial, so that ``manager.resume()`` continues its
+    A trial that repeats a killed trial gets the directory of that trial, so ``manager.resume()`` continues its
     run. The trial counts as running until this process ends or the trial is deleted; see :func:`resume_killed_trials`.
 
     Args:

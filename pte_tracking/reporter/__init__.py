@@ -2,7 +2,7 @@
 
 A value is converted to a plain number when it is reported. A tensor on another device remains a tensor, detached and
 copied, until its number is needed: reading the number would make the host wait for the device. A function is called
-when its number is needed. The weight of a value stays with the value, so that it also reaches means that users take of
+when its number is needed. The weight of a value stays with the value, so it also reaches means that users take of
 dictionaries from :func:`report_scope`.
 """
 

@@ -35,8 +35,8 @@ TOO_LATE = (
     "manager.run_iteration():'."
 )
 _AMBIGUOUS = (
-    "%r was reported in a thread while several trainings run and is not recorded. Start the thread's function with "
-    "contextvars.copy_context().run(function) within the iteration."
+    "%r was reported in a thread while several managers are training, and is not recorded. Start the thread's function "
+    "with contextvars.copy_context().run(function) within the iteration."
 )
 _IN_CHILD = (
     "%r was reported in process %d, a child of the training process, and is not recorded. Return the value to the "
@@ -74,7 +74,7 @@ _ambiguous = LostValues()
 
 
 def warn_ambiguous(values: Mapping[str, Any]) -> None:
-    """Log a warning for values that a thread reported while several trainings run."""
+    """Log a warning for values that a thread reported while several managers are training."""
     _ambiguous.warn_all(values, _AMBIGUOUS)
 
 

@@ -1,6 +1,6 @@
 """Reporters, and the functions that use the current reporter.
 
-The current reporter is a context variable, so that tasks of asyncio and threads do not affect each other.
+The current reporter is a context variable, so tasks of asyncio and threads do not affect each other.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.values import check_key, check_new_key, checked_keys
 from pte_tracking.reporter import _lost
 from pte_tracking.reporter._frames import Frame, IterationReports, current, enter_block, find_trainings, leave_block
@@ -221,12 +222,13 @@ def get_current_reporter() -> Reporter:
     return cast(Reporter, frame.reporter)
 
 
+@refuse_unknown("Pass the values as a dictionary, such as report({'loss': loss}).")
 def report(values: Mapping[str, Any], observer: object = None) -> None:
     """Report values to the current reporter.
 
     In a thread without a current reporter, the values belong to the iteration of the only training in the process.
     Before a training, the call has no effect, so that a model that reports can also be used without one. Between
-    iterations, in a child process, or if several trainings can be meant, a warning names each key once.
+    iterations, in a child process, or while several managers are training, a warning names each key once.
 
     Args:
         values: Numbers by key: Python or NumPy numbers, or arrays or tensors of one element, on any device. Booleans
@@ -261,7 +263,7 @@ def report(values: Mapping[str, Any], observer: object = None) -> None:
 
 
 def report_result(values: Mapping[str, Any]) -> None:
-    """Report values that the caller also returns, so that no warning is needed if no training runs.
+    """Report values that the caller also returns, so no warning is needed if no training runs.
 
     Args:
         values: Numbers by key; see :func:`report`.

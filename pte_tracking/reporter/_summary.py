@@ -28,7 +28,7 @@ _SCALE = 2.0**-680
 
 
 class SummaryState(TypedDict):
-    """State of a :class:`Summary`. All entries are sums, so that states can be added.
+    """State of a :class:`Summary`. All entries are sums, so states can be added.
 
     Attributes:
         n: Sum of the weights.

@@ -148,7 +148,7 @@ def weight_of(value: Any) -> float:
 
 
 def has_narrow_source(value: Tensor) -> bool:
-    """Return whether a reported tensor had a type without the range of double precision, so that no sum overflows."""
+    """Return whether a reported tensor had a type without the range of double precision, so no sum overflows."""
     return getattr(value, "has_narrow_source", False) or value.dtype is not torch.float64
 
 

@@ -126,7 +126,7 @@ class Sink(ABC):
         """Fields that identify the destination of a resolved sink, comparable with ``==``.
 
         A run has one sink per destination. If a sink of the same name and destination has other fields, they replace
-        those of the sink that the run has. Defaults to all fields, so that each configuration is another destination.
+        those of the sink that the run has. Defaults to all fields, so each configuration is another destination.
         """
         return dataclasses.astuple(self)
 

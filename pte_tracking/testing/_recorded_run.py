@@ -142,7 +142,7 @@ class RecordedRun:
 
         Args:
             status: Final status of the run. Defaults to ``"FINISHED"``. The journal of a killed run has no last event,
-                so that ``"KILLED"`` is only passed to the connection.
+                so ``"KILLED"`` is only passed to the connection.
         """
         if status != "KILLED":
             self.journal.append(events.RunEnded, status, None)

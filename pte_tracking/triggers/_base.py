@@ -12,7 +12,7 @@ class Trigger:
 
     A trigger decides in each iteration whether an extension runs. As ``stop_trigger`` of a manager, it decides whether
     the training stops. The manager evaluates each trigger exactly once per iteration, after the extensions of higher
-    priority, so that a trigger can count its calls.
+    priority, so a trigger can count its calls.
 
     A subclass implements ``__call__`` and, if it has a state, :meth:`state_dict` and :meth:`load_state_dict`. A trigger
     without a state can also be a function of the manager.

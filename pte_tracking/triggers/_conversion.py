@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
+from pte_tracking._store.argument_names import refused_call
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers.interval import IntervalTrigger
 
@@ -48,6 +49,11 @@ def get_trigger(trigger: TriggerLike) -> Trigger:
             "list of extensions."
         )
     if callable(trigger):
+        if call := refused_call(trigger, 1):
+            raise TypeError(
+                f"trigger: expected a function of one argument, the manager, got {call}. Pass a function without "
+                "arguments as triggers.FunctionTrigger(function)."
+            )
         return CallableTrigger(trigger)
     if isinstance(trigger, tuple | list) and len(trigger) == 2:
         return IntervalTrigger(*trigger)

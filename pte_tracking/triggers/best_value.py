@@ -65,7 +65,7 @@ class BestValueTrigger(Trigger):
 
     def __call__(self, manager: Manager) -> bool:
         value = self._mean.evaluate(manager)
-        # Every comparison with NaN is false, so that a NaN as the first mean would remain the best permanently.
+        # Every comparison with NaN is false, so a NaN as the first mean would remain the best permanently.
         if value is None or math.isnan(value) or (self._best is not None and not self._compare(self._best, value)):
             return False
         self._best = value

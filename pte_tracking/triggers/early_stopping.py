@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pte_tracking._interface.extension import Manager, TriggerLike, Unit
 from pte_tracking._interface.other_names import accept_names
 from pte_tracking._interface.progress import Progress
+from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.messages import write_above_bars
 from pte_tracking._store.metric_names import is_known_metric, is_lower_better
 from pte_tracking.triggers._base import Trigger
@@ -66,6 +67,7 @@ class EarlyStoppingTrigger(Trigger):
     """
 
     @accept_names(patients="patience")
+    @refuse_unknown()
     def __init__(
         self,
         check_trigger: TriggerLike = (1, "epoch"),
@@ -83,7 +85,7 @@ class EarlyStoppingTrigger(Trigger):
             raise TypeError(f"patience: expected an integer number of intervals, got {patience!r}")
         if patience < 1:
             raise ValueError(f"patience: expected at least 1 interval, got {patience!r}")
-        if not min_delta >= 0:
+        if not isinstance(min_delta, int | float) or not min_delta >= 0:
             raise ValueError(f"min_delta: expected a number of at least 0, got {min_delta!r}")
         self._mean = IntervalMean(type(self).__name__, monitor, check_trigger)
         limit = get_trigger(max_trigger)

@@ -19,7 +19,7 @@ class IntervalTrigger(Trigger):
     A pair such as ``(1, "epoch")`` is a short form of this trigger. Every argument that expects a trigger accepts the
     short form. As ``stop_trigger``, the trigger sets the length of the training.
 
-    The trigger has no state, so that a resumed training may use another period.
+    The trigger has no state, so a resumed training may use another period.
 
     Args:
         period: Length of the interval in units of ``unit``, positive and finite. With a fraction such as 0.1 epochs,
@@ -113,7 +113,7 @@ def exact_fraction(argument: str, number: float | Real) -> Fraction:
 
 
 def fires_each_iteration(trigger: Trigger) -> bool:
-    """Return whether a trigger fires in each iteration, so that it does not need to be evaluated.
+    """Return whether a trigger fires in each iteration, so it does not need to be evaluated.
 
     A subclass of :class:`IntervalTrigger` may override the decision.
     """

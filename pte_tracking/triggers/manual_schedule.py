@@ -12,7 +12,7 @@ from pte_tracking.triggers.interval import check_unit, exact_fraction
 class ManualScheduleTrigger(Trigger):
     """Trigger that fires in each iteration that reaches one of several points.
 
-    The trigger has no state, so that a resumed training may use other points.
+    The trigger has no state, so a resumed training may use other points.
 
     Args:
         points: One point or several, in units of ``unit`` from the start of the training. Each is positive and finite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from mlflow import MlflowClient
 
 from pte_backends.mlflow import MLflowSink, _tracking_uri
 from pte_backends.mlflow._client import upload_timeout
+from pte_backends.mlflow._store_lock import open_store
 from pte_tracking._delivery.sink_entries import build_sink, merge_sink_entries
 from pte_tracking._store import events
 from pte_tracking._store.manifest import Manifest, SinkEntry
@@ -230,7 +232,7 @@ def test_new_store_keeps_artifacts_where_run_starts(tmp_path: Path) -> None:
     (text,) = (tmp_path / "mlruns").rglob("step_1.md")
     assert text.read_text() == "a text"
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert completed.stdout + completed.stderr == ""
+    assert completed.stdout + completed.stderr == f"mlflow: creating the database {tmp_path}/mlflow.db\n"
 
 
 @pytest.mark.slow
@@ -338,3 +340,12 @@ def test_server_of_configured_sink_is_named_and_recorded_one_is_not(
     _tracking_uri.check_credentials("http://configured")
     with pytest.raises(PermissionError):
         _tracking_uri.check_credentials("http://recorded")
+
+
+def test_creation_of_a_database_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pte_tracking")
+    path = tmp_path / "mlflow.db"
+    for _ in range(2):
+        with open_store(f"sqlite:///{path}"):
+            path.touch()
+    assert caplog.messages == [f"mlflow: creating the database {path}"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn, optim
+from torch.utils.data import TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions, triggers
@@ -22,6 +23,13 @@ def make_optimizer() -> Any:
 
 
 def evaluate_batch(args: Any, model: nn.Module, device: str, data: Tensor, target: Tensor) -> None: ...
+
+
+def yield_progress(manager: Any) -> Any:
+    yield manager.iteration
+
+
+async def run_later(manager: Any) -> None: ...
 
 
 def make_manager(out: Path | str = "result", *extension_list: Any, **options: Any) -> pte.ExtensionsManager:
@@ -97,6 +105,126 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "string eval_func": (
         lambda: extensions.Evaluator(PAIRS, nn.Identity(), eval_func="test"),  # type: ignore[arg-type]
         *(TypeError, ["eval_func", "'test'", "function"]),
+    ),
+    "extension function without argument": (
+        lambda: make_manager("result", lambda: None),
+        *(TypeError, ["one argument, the manager", "<lambda>()", "functools.partial"]),
+    ),
+    "extension function with two arguments": (
+        lambda: make_manager("result", pte.make_extension()(lambda manager, scale: None)),  # type: ignore[arg-type,misc]
+        *(TypeError, ["one argument, the manager", "<lambda>(manager, scale)"]),
+    ),
+    "extension generator": (
+        lambda: make_manager("result", yield_progress),
+        *(TypeError, ["generator yield_progress()", "in place of yield"]),
+    ),
+    "extension coroutine": (
+        lambda: make_manager("result", run_later),
+        *(TypeError, ["async def run_later()", "Remove async"]),
+    ),
+    "scheduler as optimizer": (
+        lambda: make_manager(optimizers=optim.lr_scheduler.StepLR(make_optimizer(), 1)),
+        *(TypeError, ["optimizers", "scheduler StepLR as 'main'", "extensions.LRScheduler(scheduler)"]),
+    ),
+    "home directory": (
+        lambda: make_manager("~/result"),
+        *(ValueError, ["out_dir", "'~/result'", "os.path.expanduser("]),
+    ),
+    "file as directory": (
+        lambda: make_manager(__file__),
+        *(NotADirectoryError, ["out_dir", "test_bad_input.py' is a file", "directory"]),
+    ),
+    "snapshot of a class": (
+        lambda: extensions.snapshot_object(nn.Linear, "model"),  # type: ignore[arg-type]
+        *(TypeError, ["target", "Linear", "state_dict()"]),
+    ),
+    "text as loader": (
+        lambda: make_manager().iterations("train"),
+        *(TypeError, ["loader", "type str", "DataLoader"]),
+    ),
+    "text as evaluator data": (
+        lambda: extensions.Evaluator("val", nn.Identity()),
+        *(TypeError, ["iterator", "'val'", "DataLoader"]),
+    ),
+    "set of columns": (
+        lambda: extensions.PrintReport({"epoch", "loss"}),  # type: ignore[arg-type]
+        *(TypeError, ["entries", "'epoch'", "list of keys"]),
+    ),
+    "manager as run directory": (
+        lambda: pte.load(make_manager()),  # type: ignore[arg-type]
+        *(TypeError, ["run_dir", "ExtensionsManager", "path"]),
+    ),
+    "weights as state": (
+        lambda: make_manager().load_state_dict(nn.Linear(1, 1).state_dict()),
+        *(ValueError, ["'weight', 'bias'", "extensions.snapshot()", "model.load_state_dict(torch.load(path))"]),
+    ),
+    "bytes as artifact": (
+        lambda: pte.Run("result").log_artifact(b"model"),  # type: ignore[arg-type]
+        *(TypeError, ["path", "b'model'"]),
+    ),
+    "trigger function without argument": (
+        lambda: pte.get_trigger(lambda: True),  # type: ignore[arg-type,misc]
+        *(TypeError, ["trigger", "one argument, the manager", "FunctionTrigger(function)"]),
+    ),
+    "condition with argument": (
+        lambda: extensions.snapshot(condition=lambda manager: True),  # type: ignore[arg-type,misc]
+        *(TypeError, ["condition", "<lambda>(manager)", "without arguments"]),
+    ),
+    "source as autoload": (
+        lambda: extensions.snapshot(autoload="best"),  # type: ignore[arg-type]
+        *(TypeError, ["autoload", "'best'", "manager.resume()"]),
+    ),
+    "string min_delta": (
+        lambda: triggers.EarlyStoppingTrigger(min_delta="0.1"),  # type: ignore[arg-type]
+        *(ValueError, ["min_delta", "'0.1'", "number"]),
+    ),
+    "extension with trigger in a tuple": (
+        lambda: make_manager("result", (extensions.LogReport(), (1, "epoch"))),
+        *(TypeError, ["extension", "ExtensionEntry(extension, name=..., trigger=...)"]),
+    ),
+    "sink class": (
+        lambda: make_manager(sinks=[pte.sinks.get_sink("json")]),
+        *(TypeError, ["sinks", "class JsonSink", "JsonSink(...)"]),
+    ),
+    "metric without mode": (
+        lambda: pte.load("result", "best", best="val/loss"),  # type: ignore[arg-type]
+        *(TypeError, ["best", "'val/loss'", "('val/loss', 'min')"]),
+    ),
+    "transformed model": (
+        lambda: pte.ExtensionsManager(nn.Identity(), 1, transform_model=lambda name, model: None),  # type: ignore[arg-type,return-value]
+        *(TypeError, ["transform_model", "'main'", "None"]),
+    ),
+    "values by name": (
+        lambda: pte.report(loss=0.5),  # type: ignore[call-arg]
+        *(TypeError, ["report: unknown argument 'loss'", "report({'loss': loss})", "Arguments: values, observer."]),
+    ),
+    "misspelled argument of run": (
+        lambda: pte.Run("run", sink=["json"]),  # type: ignore[call-arg]
+        *(TypeError, ["Run: unknown argument 'sink'", "Did you mean 'sinks'?"]),
+    ),
+    "misspelled argument of snapshot": (
+        lambda: extensions.snapshot(n_retain=3),  # type: ignore[call-arg]
+        *(TypeError, ["snapshot: unknown argument 'n_retain'", "Did you mean 'n_retains'?", "keep_best"]),
+    ),
+    "misspelled argument of evaluator": (
+        lambda: extensions.Evaluator(PAIRS, nn.Identity(), func=print),  # type: ignore[call-arg]
+        *(TypeError, ["Evaluator: unknown argument 'func'", "Did you mean 'eval_func'?"]),
+    ),
+    "misspelled argument of trigger": (
+        lambda: triggers.EarlyStoppingTrigger(monitor_key="loss"),  # type: ignore[call-arg]
+        *(TypeError, ["EarlyStoppingTrigger: unknown argument 'monitor_key'", "Did you mean 'monitor'?"]),
+    ),
+    "misspelled argument of manager": (
+        lambda: pte.ExtensionsManager({}, 1, outdir="result"),  # type: ignore[call-arg]
+        *(TypeError, ["ExtensionsManager: unknown argument 'outdir'", "Did you mean 'out_dir'?"]),
+    ),
+    "dataset of evaluator": (
+        lambda: extensions.Evaluator(TensorDataset(torch.ones(2, 1)), nn.Identity()),  # type: ignore[arg-type]
+        *(TypeError, ["iterator", "'main'", "DataLoader(dataset, batch_size=32, shuffle=True)"]),
+    ),
+    "dataset of updater": (
+        lambda: StandardUpdater(TensorDataset(torch.ones(2, 1)), make_optimizer()),  # type: ignore[arg-type]
+        *(TypeError, ["iterator", "'main'", "batch_size=None) if its items are batches"]),
     ),
     "swapped evaluator arguments": (
         lambda: extensions.Evaluator(nn.Identity(), PAIRS),  # type: ignore[arg-type]

@@ -194,7 +194,7 @@ class MLflowPage:
     def open_system_metrics(self, run_id: str) -> list[str]:
         """Open the system metrics of a run, and return the titles of the charts."""
         self.page.goto(f"{self._experiment}/runs/{run_id}/system-metrics")
-        self.page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(state="attached")
+        self.page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(state="attached", timeout=90_000)
         cards = self.page.get_by_test_id("experiment-view-compare-runs-card")
         titles = wait_until_stable(self.page, cards.all_inner_texts)
         return [title.strip().split("\n")[0] for title in titles]

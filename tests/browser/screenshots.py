@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 from tests import servers
 from tests.browser import aim_page, extension_pictures, notebook, sweep_page, terminal
@@ -72,6 +73,7 @@ def photograph(folder: Path, groups: Collection[str]) -> None:
             shutil.copy(EXAMPLE, training.folder)
             screen = terminal.run_session(training.folder, "pte-tracking list", "pte-tracking show result")
             terminal.draw(PICTURES / "command-line.svg", "bash", screen)
+            terminal.draw(PICTURES / "command-line-light.svg", "bash", screen, DEFAULT_TERMINAL_THEME)
             photograph_import(training.folder)
         if "tensorboard" in groups:
             with tensorboard(training.folder, runs=1) as address:
@@ -117,7 +119,7 @@ def photograph_import(folder: Path) -> None:
 
 def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     mlflow.list_runs(["train/loss", "val/loss", "val/accuracy", "Parameters"])
-    camera.save_screenshot("mlflow-runs", 1280, 420)
+    camera.save_screenshot("mlflow-runs", 1340, 420)
     mlflow.open_run(run_id)
     camera.save_screenshot("mlflow-overview", 1280, 620)
     mlflow.open_charts(run_id)
@@ -126,12 +128,12 @@ def photograph_mlflow(camera: Camera, mlflow: MLflowPage, run_id: str) -> None:
     camera.save_screenshot("mlflow-run", 1280, 1060)
     mlflow.list_checkpoints()
     mlflow.toggle_columns(["Logged from", "Registered models", "Dataset"])
-    camera.save_screenshot("mlflow-checkpoints", 1640, 640)
+    camera.save_screenshot("mlflow-checkpoints", 1600, 640)
 
 
 def photograph_system_metrics(camera: Camera, folder: Path, page: Page, uri: str) -> None:
     program = Path(__file__).with_name("system_metrics.py")
-    training = finish(start(folder, uri, "40", script=program), folder, uri)
+    training = finish(start(folder, uri, "25", script=program), folder, uri)
     MLflowPage(page, uri, training.experiment).open_system_metrics(training.run_id)
     camera.save_screenshot("system", 1280, 1000)
 
@@ -144,7 +146,7 @@ def photograph_models(camera: Camera, page: Page, folder: Path, uri: str) -> Non
     page.goto(f"{uri}/#/models/digits")
     page.get_by_text("Version 1", exact=True).first.wait_for()
     page.get_by_text("pte.best").first.wait_for()
-    camera.save_screenshot("mlflow-registered-model", 1640, 620)
+    camera.save_screenshot("mlflow-registered-model", 1640, 638)
 
 
 def photograph_tensorboard(camera: Camera, board: TensorBoardPage) -> None:
@@ -173,17 +175,17 @@ def photograph_media(camera: Camera, page: Page, folder: Path, uri: str) -> None
         TensorBoardPage(page, address).open_sounds()
         camera.save_screenshot("tensorboard-audio", 1100, 420)
     MLflowPage(page, uri, training.experiment).open_table(training.run_id, "tables/hardest tones.json")
-    camera.save_screenshot("mlflow-table", 1280, 560)
+    camera.save_screenshot("mlflow-table", 1520, 560)
 
 
 def photograph_others(camera: Camera, page: Page, folder: Path) -> None:
     with trackio(folder, "digits") as address:
         page.goto(address)
         page.get_by_text("accuracy", exact=True).first.wait_for()
-        camera.save_screenshot("trackio-run", 1280, 900)
+        camera.save_screenshot("trackio-run", 1280, 930)
     with aim_page.aim_server(folder / "result") as address:
         aim_page.open_metrics(page, address, ["train/loss", "val/accuracy"])
-        camera.save_screenshot("aim-run", 1280, 660)
+        camera.save_screenshot("aim-run", 1280, 710)
 
 
 def photograph_notebook(page: Page, folder: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.terminal_theme import SVG_EXPORT_THEME, TerminalTheme
 from rich.text import Text
 
 _COLUMNS, _ROWS = 100, 40
@@ -84,19 +85,24 @@ def render_screen(sent: bytes) -> str:
     return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
-def draw(path: Path, title: str, text: str) -> None:
+def draw(path: Path, title: str, text: str, theme: TerminalTheme = SVG_EXPORT_THEME) -> None:
     """Draw a terminal window as SVG.
 
     Args:
         path: Path of the SVG file.
         title: Title of the window.
         text: Content with escape sequences for colors.
+        theme: Colors. Defaults to a dark theme.
     """
+    text = re.sub(r"/tmp/tmp\w+", "/home/ann", text)
     widest = max(Text.from_ansi(line).cell_len for line in text.splitlines())
     width = min(widest, _COLUMNS) + 1
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(Text.from_ansi(text), overflow="fold")
-    svg = console.export_svg(title=title, unique_id=path.stem)
+    # Rich cuts the lower edge of the last line, such as underscores.
+    console.print(Text.from_ansi(f"{text}\n "), overflow="fold")
+    svg = console.export_svg(title=title, theme=theme, unique_id=path.stem)
+    # The border of Rich is invisible around a light window on a light page.
+    svg = svg.replace("rgba(255,255,255,0.35)", "rgba(128,128,128,0.5)")
     # Remove the web font. The picture must not load external files.
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     path.write_text("\n".join(line.strip() for line in svg.splitlines() if line.strip()) + "\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
@@ -35,6 +37,19 @@ def test_compare_plot_writes_figure_with_every_run(suffix: str, runs: list[Path]
         assert {(0, 114, 178), (213, 94, 0)} <= colors  # blue and vermilion
     else:
         assert path.stat().st_size > 1000
+
+
+def test_compare_plot_panels_have_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        with pte.Run(tmp_path / name, sinks=[]) as run:
+            for step in (100, 200, 300):
+                run.log_metrics({"loss": 1.0, "late": 1.0 if step < 300 else math.nan}, step)
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    invoke("compare", tmp_path, "--plot", tmp_path / "out.png")
+    first, second = figures[0].axes
+    assert first.get_xlim() == second.get_xlim()
+    assert all(label.get_visible() for panel in (first, second) for label in panel.get_xticklabels())
 
 
 def test_compare_plot_of_selected_metric_is_narrower(runs: list[Path], tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_show_marks_best_checkpoint_and_names_its_value(folder: Path) -> None:
     assert header.split() == ["Checkpoint", "Step", "Size", "val/segmentation/mean_iou", "Best"]
     assert first.split() == ["snapshot_iter_600", "600", "7", "bytes", "0.75", "best"]
     assert second.split() == ["snapshot_iter_1200", "1200", "7", "bytes", "0.5"]
-    assert note.startswith("Best: highest val/segmentation/mean_iou. This value ranks the snapshots.")
+    assert note == "Best: highest val/segmentation/mean_iou, as a mean since the previous snapshot."
 
 
 def test_show_without_ranking_names_the_metric_of_checkpoints(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_show_without_ranking_names_the_metric_of_checkpoints(tmp_path: Path) ->
         (tmp_path / "snapshot").write_bytes(b"weights")
         run.log_checkpoint("snapshot", 5, "0" * 64, 7, None, {"val/loss": 0.25, "train/loss": 0.5})
     output = invoke("show", tmp_path).stdout
-    assert "val/loss: latest value at the snapshot." in output
+    assert "val/loss: latest value at the snapshot, not a mean over an interval.\n" in output
     assert "Best" not in output
     assert [line.split()[-1] for line in output.splitlines() if line.startswith(" snapshot")] == ["0.25"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import pte_tracking as pte
 from pte_tracking._store.similar import find_similar, suggest_or_list
 from tests.cli.invocation import invoke
 
@@ -17,6 +18,12 @@ from tests.cli.invocation import invoke
         ("show resultx", 1, "resultx: not a run directory (it does not exist). Did you mean 'result'?"),
         ("show result/run.json", 1, "result/run.json: not a run directory (it is a file). Did you mean 'result'?"),
         ("show .", 1, ".: not a run directory (it contains no run.json). Runs in this directory: 'result'"),
+        ("show other/run", 1, "other/run: not a run directory (it does not exist). Runs nearby: 'result'"),
+        ("list other", 1, "other: no such directory. Runs nearby: 'result'"),
+        ("compare other", 1, "other: not a run directory (it does not exist). Runs nearby: 'result'"),
+        ("sync --follow other", 1, "other: no such directory. Runs nearby: 'result'"),
+        ("export resultx/log", 1, "(it does not exist). Did you mean 'result/log'?"),
+        ("verify result/delivery", 1, "(it contains no run.json). Did you mean 'result'?"),
         ("verify .", 1, "Runs in this directory: 'result'"),
         ("export Result", 1, "Did you mean 'result'?"),
         ("sync resultx", 1, "resultx: not a run directory (it does not exist). Did you mean 'result'?"),
@@ -41,6 +48,17 @@ def test_misspelled_name_is_reported_with_similar_name(
     result = invoke(*words.split())
     assert (result.exit_code, result.stdout) == (code, "")
     assert message in result.stderr
+
+
+def test_runs_in_a_directory_are_named_in_numeric_order(tmp_path: Path) -> None:
+    for number in (10, 9, 2, 1):
+        with pte.Run(tmp_path / f"r_{number}", sinks=[]):
+            pass
+    message = invoke("show", tmp_path).stderr
+    assert "Runs in this directory: " + ", ".join(f"'{tmp_path}/r_{number}'" for number in (1, 2, 9)) in message
+    for words in (("list", tmp_path), ("list", tmp_path, "--sort", "name")):
+        lines = invoke(*words).stdout.splitlines()[1:]
+        assert [line.split()[0] for line in lines] == [f"{tmp_path}/r_{number}" for number in (1, 2, 9, 10)]
 
 
 def test_show_directory_without_runs_names_none(tmp_path: Path) -> None:

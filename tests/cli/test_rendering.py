@@ -38,3 +38,20 @@ def test_title_is_printed_without_markup_and_control_characters() -> None:
     output = io.StringIO()
     print_table(Console(file=output, width=80), "[bold]a\x1b", [ROW])
     assert output.getvalue().splitlines()[1].strip() == "[bold]a\\u001b"
+
+
+def test_title_wider_than_its_table_is_one_line() -> None:
+    output = io.StringIO()
+    title = "val/segmentation/mean_intersection_over_union"
+    print_table(Console(file=output, width=50), title, [{"Run": "a", "Last": 1.0}])
+    assert output.getvalue().splitlines()[1] == title
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"), [(45, ["Run", "Status", "Step", "Best"]), (38, ["Run", "Status", "Best"])]
+)
+def test_last_column_is_left_out_if_divided_cells_do_not_suffice(width: int, columns: list[str]) -> None:
+    output = io.StringIO()
+    row = {"Run": "results/" + "long" * 10, "Status": "FINISHED", "Step": 7, "Best": 0.123456}
+    print_table(Console(file=output, width=width), "", [row], folded=["Run"], last=["Step"])
+    assert output.getvalue().splitlines()[0].split() == columns

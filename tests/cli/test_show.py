@@ -171,3 +171,20 @@ def test_show_prints_location_and_rejected_events(run: Path) -> None:
     (location,) = shown["locations"]
     assert location["command"] == f"tensorboard --logdir {run.parent}"
     assert len(shown["rejected"]["tensorboard"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("lost_events", "closed_reason", "cell"),
+    [
+        (3, None, "tensorboard: 3 events"),
+        (0, "the run was deleted", "tensorboard: stopped"),
+        (0, None, "tensorboard: end status"),
+    ],
+)
+def test_list_names_pending_events_by_sink(run: Path, lost_events: int, closed_reason: str | None, cell: str) -> None:
+    invoke("sync", run, "--to", "tensorboard")
+    cursor = Cursor.load(run, "tensorboard")
+    cursor.seq, cursor.position = cursor.seq - lost_events, cursor.position - lost_events
+    cursor.closed_reason, cursor.end_status = closed_reason, None
+    CursorStore(run, "tensorboard").save(cursor)
+    assert invoke("list", run).stdout.splitlines()[1].endswith(f"  {cell}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_verify_snapshots_at_mirror_after_resume_are_no_problems(resumed: Path) 
     assert json.loads(invoke("verify", resumed, "--json").stdout) == []
     (line,) = [line for line in invoke("show", resumed).stdout.splitlines() if "snapshot_iter_1" in line]
     assert "no local file" in line
+
+
+def test_verify_truncated_snapshot_names_both_sizes(tmp_path: Path) -> None:
+    saved = extensions.snapshot()
+    manager = pte.ExtensionsManager(nn.Linear(1, 1), 1, [saved], iters_per_epoch=1, out_dir=tmp_path, sinks=[])
+    for _ in manager.iterations():
+        pass
+    os.truncate(tmp_path / "snapshot_iter_1", 1000)
+    result = invoke("verify", tmp_path)
+    assert result.exit_code == 1
+    assert f"{tmp_path}/snapshot_iter_1: truncated: the file has 1,000 bytes, but " in result.stderr
 
 
 def test_verify_snapshot_that_mirror_lacks_is_missing(resumed: Path) -> None:

@@ -233,7 +233,7 @@ def test_endless_generator_resumes_exactly(front_end: str, tmp_path: Path, caplo
     train(run, tmp_path / "run", make_loader, BATCHES + 3, trigger=(1, "iteration"))
     rest = train(run, tmp_path / "run", make_loader, trigger=(1, "iteration"), resume=True)
     assert rest == whole[BATCHES + 3 :]
-    assert f"read the first {BATCHES + 3} batches of the pass again" in caplog.text
+    assert f"re-read the first {BATCHES + 3} batches of the pass" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["loader", "random numbers"])

@@ -75,7 +75,10 @@ def test_show_lists_kinds_that_sink_does_not_show(recording: Recording) -> None:
     recording.journal.append(events.Tags, {"team": "vision"})
     recording.journal.append(events.Artifact, "file.txt")
     recording.deliver()
-    assert "Not shown by probe: texts, artifacts\n" in invoke("show", recording.directory).output
+    assert (
+        "Not shown by probe, but stored in the run directory: texts, artifacts\n"
+        in invoke("show", recording.directory).output
+    )
 
 
 def test_sink_without_declaration_reports_nothing(tmp_path: Path, probe: Probe) -> None:

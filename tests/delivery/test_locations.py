@@ -148,8 +148,28 @@ def test_end_reports_that_it_waits_for_delivery(
     recording.journal.close()
     waiting = [message for message in caplog.messages if message.startswith("Waiting up to ")]
     assert 2 <= len(waiting) <= 12
-    assert waiting[0] == "Waiting up to 0 s for delivery: 1,201 pending events for probe"
+    assert waiting[0] == "Waiting up to 0 s for delivery: 1,201 pending events for probe (connecting)"
     assert caplog.messages[-1].endswith(f"run: pte-tracking sync {recording.directory}")
+
+
+def test_end_shows_the_activity_of_a_sink_until_its_first_event(
+    tmp_path: Path, probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait_display, "_FIRST_MESSAGE_SECONDS", 0.0)
+    monkeypatch.setattr(DeliverySupervisor, "ensure_running", lambda self: None)
+    recording = Recording(tmp_path / "run", probe.sink())
+    recording.row(1, {"a": 1.0})
+    wait = end_wait_of(recording.directory)
+    log = recording.directory / "delivery" / "log.txt"
+    log.write_text("2026-12-01 05:34:50,790 INFO probe: creating the database a: b\n")
+    wait.wait(0.2)
+    recording.deliver(times=1)
+    recording.row(2, {"a": 1.0})
+    wait.wait(0.2)
+    recording.journal.close()
+    first, second = [message for message in caplog.messages if message.startswith("Waiting up to ")]
+    assert first.endswith(": 2 pending events for probe (creating the database a: b)")
+    assert second.endswith(": 1 pending event for probe")
 
 
 @pytest.fixture(params=[Terminal.columns, 0], ids=["with width", "without width"])
@@ -180,7 +200,7 @@ def test_end_on_terminal_redraws_one_line_and_erases_it(
     recording.journal.close()
     lines = terminal.written().split("\r\x1b[K")
     assert len(lines) > 3
-    whole_words = "Waiting up to 0 s (Ctrl-C loses no event): 21 pending events for probe ..."
+    whole_words = "Waiting up to 0 s (Ctrl-C loses no event): probe: 21 events (ProbeError: ..."
     assert set(lines[1:-1]) == {whole_words}
     assert len(whole_words) < Terminal.columns
     assert all("\n" not in line for line in lines)
@@ -195,7 +215,7 @@ def test_end_on_terminal_shows_nothing_if_messages_are_turned_off(
     monkeypatch.setattr(sys, "stderr", terminal.out)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(wait_display, "_FIRST_LINE_SECONDS", 0.0)
-    wait_display.WaitDisplay().show([], 1.0)
+    wait_display.WaitDisplay().show([], 1.0, {})
     assert terminal.written() == ""
 
 

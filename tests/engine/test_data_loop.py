@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler, TensorDataset
 
 import pte_tracking as pte
 from pte_tracking import extensions
@@ -91,6 +91,11 @@ def test_list_of_batches_is_one_loader(tmp_path: Path) -> None:
         ({}, "got an empty dictionary"),
         ({"a": 3}, "got an object of type int as 'a'"),
         (3, "expected a DataLoader .* got an object of type int"),
+        (
+            TensorDataset(torch.ones(2, 1)),
+            r"type TensorDataset\. A dataset yields samples, not batches\. Pass DataLoader\(dataset, ",
+        ),
+        ({"a": TensorDataset(torch.ones(2, 1))}, r"type TensorDataset as 'a'\. A dataset yields samples"),
     ],
 )
 def test_batches_of_no_loader_is_refused_at_the_call(tmp_path: Path, loader: Any, message: str) -> None:
@@ -352,4 +357,4 @@ def test_resume_within_an_epoch_reports_the_batches_that_are_read_again(
 ) -> None:
     caplog.set_level(logging.INFO, "pte_tracking")
     check_resume("loop", shuffled, tmp_path, 6)
-    assert sum("read the first 2 batches of the pass again, which took" in line for line in caplog.messages) == 1
+    assert sum("re-read the first 2 batches of the pass in" in line for line in caplog.messages) == 1

@@ -246,7 +246,9 @@ def test_load_damaged_snapshot_is_skipped_or_refused(tmp_path: Path, caplog: pyt
     train(tmp_path)
     (tmp_path / "snapshot_iter_4").write_bytes(b"damaged")
     assert pte.load(tmp_path).step == 3
-    assert "load: skipping unusable snapshot: " in caplog.text
+    message = caplog.messages[-1]
+    assert message.startswith(f"load: skipping 1 unusable snapshot: {tmp_path}/snapshot_iter_4: truncated: ")
+    assert "Using snapshot_iter_3 instead." in message
     with pytest.raises(pte.SnapshotError, match="snapshot_iter_4"):
         pte.load(tmp_path, 4)
     for step in (1, 2, 3):

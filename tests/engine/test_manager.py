@@ -606,7 +606,7 @@ def test_load_state_dict_name_mismatch_lists_names_and_changes_nothing(make_mana
 
 
 def test_load_state_dict_foreign_state_raises(make_manager: Any) -> None:
-    with pytest.raises(ValueError, match="'models' is missing"):
+    with pytest.raises(ValueError, match=r"not that of a training\. It contains 'weight'\."):
         make_manager().load_state_dict({"weight": 1})
     with pytest.raises(TypeError, match="dictionary"):
         make_manager().load_state_dict("snapshot.pt")

@@ -16,7 +16,7 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking import extensions
 
-MESSAGE = "this manager ended without an iteration since its start, although the loop stepped SGD"
+MESSAGE = "ended without an iteration since its start, although the loop stepped SGD"
 
 
 def make(out: Path) -> tuple[pte.ExtensionsManager, Any]:
@@ -45,6 +45,26 @@ def test_loop_without_iterations_warns_at_end(
     (message,) = caplog.messages
     assert MESSAGE in message
     assert "Iterate over manager.iterations(loader)" in message
+
+
+def test_second_manager_without_iterations_is_named_by_position(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    used, unused = (
+        pte.ExtensionsManager(model, 1, optimizers=optimizer, iters_per_epoch=1, out_dir=tmp_path, sinks=[]),
+        pte.ExtensionsManager(model, 1, optimizers=optimizer, iters_per_epoch=1, out_dir=tmp_path, sinks=[]),
+    )
+    for _ in used.iterations():
+        optimizer.step()
+    unused.close()
+    (message,) = caplog.messages
+    line = next(
+        number for number, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "used, unused" in text
+    )
+    assert f"the manager created at {__file__}:{line + 2} {MESSAGE}" in message
+    assert "If another manager trains, do not create this one." in message
 
 
 def test_loop_without_iterations_in_with_block_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

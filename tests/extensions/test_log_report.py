@@ -154,7 +154,18 @@ def test_log_report_selected_key_that_is_never_reported_warns_once_at_end(
         train(manager, 8)
         assert caplog.messages == []
     (message,) = caplog.messages
-    assert message == "LogReport: keys: 'los' was never reported. Reported keys: 'loss', 'done'."
+    expected = "LogReport: keys: 'los' was not reported so far. Reported keys: 'loss', 'done'. Did you mean 'loss'?"
+    assert message == expected
+
+
+def test_log_report_misspelled_key_warns_at_first_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with make_manager(tmp_path, LogReport(["train/accurcy", "val/loss"])) as manager:
+        for _ in range(4):
+            with manager.run_iteration():
+                pte.report({"train/accuracy": 1.0})
+        (message,) = caplog.messages
+        assert "'train/accurcy' was not reported so far" in message
+        assert message.endswith("Did you mean 'train/accuracy'?")
 
 
 class EveryFour(LogReport):

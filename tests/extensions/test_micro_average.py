@@ -65,7 +65,7 @@ def test_micro_average_interval_without_values_warns_once(tmp_path: Path, caplog
             pte.report({"rihgt": 1, "all": 2})
     assert caplog.messages == [
         "MicroAverage: no iteration of the interval that ended at iteration 3 reported 'right' and 'all', and such an "
-        "interval has no 'accuracy'. Reported keys: 'rihgt', 'all'."
+        "interval has no 'accuracy'. Reported keys: 'rihgt', 'all'. Did you mean 'rihgt'?"
     ]
 
 

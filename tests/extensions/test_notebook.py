@@ -70,6 +70,12 @@ def test_notebook_table_keeps_newest_rows_only() -> None:
     assert "<td>9999</td>" in table._html()
 
 
+def test_notebook_table_row_without_a_metric_in_the_columns_is_skipped() -> None:
+    table = NotebookTable(Columns(["epoch", "loss"], "epoch"))
+    table.show([{"epoch": 1, "lr": 0.1}, {"epoch": 2, "loss": 0.5}])
+    assert table._text().splitlines()[1:] == ["2           0.5"]
+
+
 def test_notebook_table_shows_rows_of_frequent_updates_together(monkeypatch: pytest.MonkeyPatch) -> None:
     table = NotebookTable(Columns(None, "iteration"))
     shown: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,21 @@ def test_print_report_narrow_terminal_omits_last_columns_with_one_message(
     assert header.split() == ["epoch", *kept]
     assert [row.split() for row in rows] == [["1", "0", "1", "2"], ["2", "0", "1", "2"]]
     (message,) = (text for text in caplog.messages if "PrintReport" in text)
-    assert "no room for validation/metric_3, validation/metric_4, elapsed_time. To choose" in message
-    assert "['epoch', 'validation/metric_3', 'validation/metric_4', 'elapsed_time']" in message
+    assert "no room for 3 of the columns: validation/metric_3, validation/metric_4, elapsed_time. To choose" in message
+    assert "such as ['epoch', 'validation/metric_3']." in message
+
+
+def test_print_report_message_names_three_of_many_omitted_columns(
+    tmp_path: Path, terminal: Terminal, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pte_tracking")
+    with make_manager(tmp_path, LogReport(), PrintReport(out=terminal.out)) as manager:
+        while manager.iteration < 4:
+            with manager.run_iteration():
+                pte.report({f"metric_with_a_long_name/{index}": index for index in range(40)})
+    (message,) = (text for text in caplog.messages if "PrintReport" in text)
+    names = ", ".join(f"metric_with_a_long_name/{index}" for index in (2, 3, 4))
+    assert f"no room for 39 of the columns: {names}, ... To choose" in message
 
 
 def test_print_report_given_entries_in_narrow_terminal_are_all_printed(tmp_path: Path, terminal: Terminal) -> None:
@@ -96,6 +110,28 @@ def test_print_report_missing_key_leaves_blank_cell(tmp_path: Path) -> None:
     with make_manager(tmp_path, LogReport("done"), PrintReport(["loss", "done"], out=out)) as manager:
         train(manager, 4)
     assert out.getvalue().splitlines() == ["loss        done", "            2.5"]
+
+
+def test_print_report_row_without_a_metric_in_the_columns_is_skipped(tmp_path: Path) -> None:
+    out, clocks = io.StringIO(), io.StringIO()
+    reports = (
+        LogReport(trigger=(1, "iteration")),
+        PrintReport(["epoch", "iteration", "val/loss", "elapsed_time"], out=out),
+        PrintReport(["iteration"], out=clocks),
+    )
+    with make_manager(tmp_path, *reports) as manager:
+        while manager.iteration < 4:
+            with manager.run_iteration():
+                pte.report({"loss": 0.5})
+                if manager.iteration % 2:
+                    pte.report({"val/loss": math.nan})
+    assert [line[:3] for line in split_lines(out)] == [
+        ["epoch", "iteration", "val/loss"],
+        ["0", "2", "nan"],
+        ["1", "4", "nan"],
+    ]
+    assert split_lines(clocks) == [["iteration"], ["1"], ["2"], ["3"], ["4"]]
+    assert len(manager.run.rows()) == 4
 
 
 def test_print_report_default_output_is_current_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,22 +216,25 @@ def test_print_report_own_trigger_does_not_sample_its_log_report(tmp_path: Path)
 @pytest.mark.parametrize(
     ("entry", "rows", "is_warned"),
     [
-        ("train/accurcy", 2, True),  # almost equal to a key: after the second row
-        ("train/accurcy", 1, False),
+        ("train/accurcy", 1, True),
+        ("accuracy", 1, True),
+        ("Train/Accuracy", 1, True),
         ("val/accuracy", 3, False),  # may be reported later
         ("iteration", 3, False),
     ],
 )
-def test_print_report_misspelled_entry_warns_after_second_row(
+def test_print_report_misspelled_entry_warns_after_first_row(
     entry: str, rows: int, is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = make_manager(tmp_path, LogReport(), PrintReport(["epoch", entry], out=io.StringIO()))
     for _ in range(4 * rows):
         with manager.run_iteration():
             pte.report({"train/accuracy": 1.0})
-    assert [f"entry {entry!r}. Reported keys: 'train/accuracy'" in each for each in caplog.messages] == [
-        True
-    ] * is_warned
+    expected = (
+        f"PrintReport: no row has a value of the entry {entry!r}. Reported keys: 'train/accuracy'. Did you mean "
+        "'train/accuracy'?"
+    )
+    assert caplog.messages == [expected] * is_warned
 
 
 def test_print_report_absent_entry_warns_once_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

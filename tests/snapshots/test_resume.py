@@ -61,10 +61,20 @@ def test_resume_damaged_snapshot_is_skipped_with_warning(
     (tmp_path / "snapshot_iter_4").unlink()
     assert resume_and_inspect(tmp_path) == (3, 3)
     messages = [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
-    assert "snapshot_iter_5" in messages[0]
-    assert "snapshot_iter_4: file not found" in messages[1]
-    assert "using" in messages[2]
-    assert "snapshot_iter_3" in messages[2]
+    (message,) = messages
+    assert re.search(f"skipping 2 unusable snapshots: {tmp_path}/snapshot_iter_5: (damaged|truncated): ", message)
+    assert f"; {tmp_path}/snapshot_iter_4: file not found. Using snapshot_iter_3 instead." in message
+    assert "To keep them, stop this training, restore a file from a copy" in message
+
+
+def test_resume_truncated_snapshot_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(make_manager(tmp_path), 3)
+    os.truncate(tmp_path / "snapshot_iter_3", 3000)
+    resumed = make_manager(tmp_path)
+    resumed.resume()
+    run(resumed, 2)
+    (message,) = [message for message in caplog.messages if "snapshot_iter_3" in message]
+    assert "truncated: the file has 3,000 bytes, but " in message
 
 
 def test_resume_all_snapshots_damaged_restarts_run_with_warning(
@@ -74,7 +84,11 @@ def test_resume_all_snapshots_damaged_restarts_run_with_warning(
     for name in ("snapshot_iter_1", "snapshot_iter_2"):
         (tmp_path / name).write_bytes(b"nothing")
     assert resume_and_inspect(tmp_path) == (None, -1)
-    assert "resume: no usable snapshot, 2 skipped. The run restarts from step 0." in caplog.text
+    warning, restart = caplog.messages
+    assert "resume: skipping 2 unusable snapshots: " in warning
+    assert re.search(r"snapshot_iter_2: truncated: the file has 7 bytes, but [\d,]+ bytes were recorded;", warning)
+    assert "No other one is in the run directory." in warning
+    assert restart == f"{tmp_path}: the run has no usable snapshot, so it restarts at iteration 0."
 
 
 def drop_registration(out: Path, step: int) -> None:

@@ -125,7 +125,7 @@ def test_load_state_dict_newer_format_raises_value_error(tmp_path: Path) -> None
 
 def test_resume_foreign_state_raises(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="'models' is missing"):
+    with pytest.raises(ValueError, match=r"not that of a training\. It contains 'weight', 'bias'\."):
         make_manager(tmp_path / "out").resume(tmp_path / "model.pt")
     with pytest.raises(TypeError, match="expected a dictionary"):
         make_manager(tmp_path / "out").load_state_dict([])  # type: ignore[arg-type]

@@ -187,14 +187,40 @@ def test_keep_best_ignores_intervals_without_the_metric(tmp_path: Path) -> None:
     assert checkpoint.step == 8
 
 
-@pytest.mark.parametrize(("reported", "is_warned"), [("loss", False), ("other", True)])
-def test_keep_best_unreported_metric_logs_warning_at_end(
-    reported: str, is_warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("reported", "logged", "saved_before"),
+    [
+        ("val/accurcy", [], 1),  # resembles a reported key: at the first snapshot
+        ("other", [], 3),  # after the first epoch, at a second snapshot
+        ("val/accuracy", [], None),
+        ("other", ["val/accuracy"], None),
+    ],
+)
+def test_keep_best_unknown_metric_warns_once_and_early(
+    reported: str, logged: list[str], saved_before: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    saved = extensions.snapshot(trigger=EVERY, n_retains=1, keep_best=("loss", "min", 2))
-    run(make_manager(tmp_path, saved), 3, lambda i: {reported: i})
-    message = "keep_best: none of the kept snapshots (1) has a finite value of 'loss'. Reported keys: 'other'."
-    assert (message in caplog.text) == is_warned
+    saved = extensions.snapshot(trigger=EVERY, keep_best=("val/accuracy", "max", 2), asynchronous=False)
+    manager = make_manager(tmp_path, saved)
+    counts: list[int] = []
+
+    def values_of(iteration: int) -> dict[str, float]:
+        counts.append(caplog.text.count("no value of 'val/accuracy' was reported or logged so far"))
+        manager.run.log_metrics(dict.fromkeys(logged, 1.0), manager.iteration)
+        return {reported: 1.0}
+
+    run(manager, 5, values_of)
+    assert counts == [0] * 5 if saved_before is None else [0] * saved_before + [1] * (5 - saved_before)
+    assert caplog.text.count("keep_best") == (saved_before is not None)
+
+
+@pytest.mark.parametrize(("values", "is_known"), [({"loss": math.nan}, True), ({"other": 1.0}, False)])
+def test_keep_best_without_ranked_snapshot_names_the_cause_at_end(
+    values: dict[str, float], is_known: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved = extensions.snapshot(trigger=(1, "epoch"), keep_best=("loss", "min", 2))
+    run(make_manager(tmp_path, saved), 2, lambda i: values)
+    assert ("none of the kept snapshots (1) has a finite value of 'loss'." in caplog.text) is is_known
+    assert ("no value of 'loss' was reported or logged so far" in caplog.text) is not is_known
 
 
 def test_n_retains_keeps_files_of_other_extensions(tmp_path: Path) -> None:

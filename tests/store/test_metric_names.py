@@ -25,6 +25,7 @@ from pte_tracking._store.metric_names import is_lower_better, primary_metric
         (["val/lr", "train/loss"], "train/loss"),
         (["train/loss", "loss"], "loss"),
         (["monitor/gradient_norm", "system/cpu_utilization_percentage", "train/loss"], "train/loss"),
+        (["tokens", "train/loss"], "train/loss"),
         (["a", "b"], "a"),
         (["日本"], "日本"),
         ([], None),

@@ -46,8 +46,8 @@ _WAIT_SECONDS = 0.1
 class AimConnection:
     """Open Aim run.
 
-    Aim writes each value to its store at once, so that it survives the end of the process. A value that is tracked
-    again replaces the value of the same name and step, so that a repeated batch changes nothing.
+    Aim writes each value to its store at once, so it survives the end of the process. A value that is tracked
+    again replaces the value of the same name and step, so a repeated batch changes nothing.
 
     Args:
         repository: Directory of the repository, or the address of a tracking server.
@@ -124,7 +124,7 @@ class AimConnection:
 
     def _create_run(self) -> None:
         # Aim chooses the hash of a new run itself, and opens a run with a given hash only if it has a container. The
-        # hash of this run is its ID, so that a repeated creation after a crash finds the same run.
+        # hash of this run is its ID, so a repeated creation after a crash finds the same run.
         self._repo.request_tree("meta", self._run.id, read_only=False)
         start_time = datetime.datetime.fromtimestamp(self._run.start_time, tz=datetime.timezone.utc)
         self._repo.request_props(self._run.id, False, start_time)

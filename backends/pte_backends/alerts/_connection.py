@@ -54,7 +54,7 @@ class AlertConnection:
             status: Status of the run.
 
         Returns:
-            Whether an alert was sent, so that another one may follow.
+            Whether an alert was sent, so another one may follow.
 
         Raises:
             PermissionError: If the environment of this process contains no valid addresses.

@@ -21,7 +21,7 @@ _MAX_LISTED = 10  # alerts in a summary
 
 
 class Outbox:
-    """Alerts to send, a list per address, so that an address that fails delays and repeats nothing at the others.
+    """Alerts to send, a list per address, so an address that fails delays and repeats nothing at the others.
 
     Args:
         addresses: The addresses.

@@ -68,7 +68,7 @@ def split_key(key: str) -> tuple[str, str]:
     """Return the title of a chart and the name of a series for a key.
 
     Series with one title share a chart: ``train/loss`` is the series ``loss`` of ``train``. A key without two different
-    parts is title and series, so that different keys never have the same pair.
+    parts is title and series, so different keys never have the same pair.
 
     Args:
         key: Key of an event.

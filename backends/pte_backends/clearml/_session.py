@@ -162,7 +162,7 @@ class OfflineSession:
         """Remove the reports since the last call of :meth:`flush`.
 
         Raises:
-            OSError: If the client library did not store them, so that it may still do so.
+            OSError: If the client library did not store them, so it may still do so.
         """
         size = self._size
         self.flush()

@@ -19,7 +19,7 @@ _CHUNK_BYTES = 1 << 16
 class Table:
     """CSV file of one log.
 
-    Rows are appended with one write. A file with other columns replaces the old one, so that readers see either of the
+    Rows are appended with one write. A file with other columns replaces the old one, so readers see either of the
     two. No file stays open, so a file that was removed or replaced is noticed by the next write.
 
     Args:

@@ -1,7 +1,7 @@
 """Copy of a growing file at a mirror, in parts.
 
 The name of a part contains its first and last position in bytes. The last part is replaced by a longer one until it has
-1 MiB, so that a run of weeks has few parts. The shorter part is deleted afterwards.
+1 MiB, so a run of weeks has few parts. The shorter part is deleted afterwards.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Snapshots of a run at a mirror.
 
 Each snapshot has a folder, whose name contains its step and its digest. Its index, ``index.json``, is written last and
-deleted first, so that a folder without an index is not a snapshot.
+deleted first, so a folder without an index is not a snapshot.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Descriptions on the pages of MLflow.
 
-A description is written once, when its object is created, so that it replaces no text that a user enters later.
+A description is written once, when its object is created, so it replaces no text that a user enters later.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from pte_tracking.sinks import Checkpoint, Model, RunView
 
 #: Tag in which MLflow stores the description of a run or a logged model, as Markdown.
 DESCRIPTION = "mlflow.note.content"
-REGISTERED_MODEL = (
-    "Models that trainings have exported. The alias `best` is the version with the best metric of all runs."
-)
+REGISTERED_MODEL = "Models exported during training. The alias `best` is the version with the best metric of all runs."
 _MAX_CHARACTERS = 1000  # a tag has at most 5000 characters in older versions of MLflow
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from urllib.parse import unquote
 
 from pte_tracking.sinks import locked_directory
 
+_logger = logging.getLogger("pte_tracking")
 #: Device and inode of each file that a store had in this process. None while MLflow opens it.
 _files: dict[str, list[tuple[int, int] | None]] = {}
 _files_lock = threading.Lock()
@@ -57,6 +59,8 @@ def open_store(uri: str) -> Iterator[str]:
         yield uri
         return
     with locked_directory(path.parent):
+        if not path.exists():
+            _logger.info("mlflow: creating the database %s", path)
         with _files_lock:
             files = _files.setdefault(uri, [])
             if not files or files[-1] != _identify(path):

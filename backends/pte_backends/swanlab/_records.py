@@ -202,7 +202,7 @@ def to_timestamp(seconds: float) -> Timestamp:
 def _build_media(event: MediaFile | Text | Histogram, kind: int, suffix: str, data: bytes, caption: str = "") -> Record:
     _check_step(event.seq, event.step)
     digest, time = hashlib.sha256(data).hexdigest(), to_timestamp(event.time)
-    # The record contains the file, so that the run consists of one file, which a rewind truncates.
+    # The record contains the file, so the run consists of one file, which a rewind truncates.
     item = data_pb2.MediaItem(
         filename=f"{event.step:03d}-{digest[:8]}.{suffix}", sha256=digest, size=len(data), payload=data, caption=caption
     )

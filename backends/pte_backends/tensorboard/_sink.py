@@ -28,7 +28,7 @@ class TensorBoardSink(Sink):
     histograms, texts, the hyperparameters and status of the run on the HPARAMS page, and training and validation
     metrics of the same name in one chart on the Custom Scalars page. Sounds are played if they are WAV files, videos if
     they are GIF files, and tables are texts of at most 100 rows. Tags, pages, artifacts and checkpoints are skipped.
-    Metrics are stored as 32-bit floats. The HPARAMS page leaves out parameters that are None, NaN or infinite, so that
+    Metrics are stored as 32-bit floats. The HPARAMS page leaves out parameters that are None, NaN or infinite, so
     it can compare the numbers of other runs, and shows integers above 2^53 as texts with all digits.
 
     Superseded events disappear, even from a running TensorBoard. A running TensorBoard does not show two changes until

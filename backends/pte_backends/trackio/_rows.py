@@ -139,7 +139,7 @@ def _read_rows(event: Table, run: RunView) -> list[dict[str, Any]]:
 
 def _copy_file(event: MediaFile, project: str, run: RunView) -> str:
     source = find_file(event, run)
-    # The name depends on the event only, so that a redelivered event overwrites its file.
+    # The name depends on the event only, so a redelivered event overwrites its file.
     folder = Path(get_project_media_path(project=project, run=run.id, step=event.step))
     target = folder / f"{event.seq}{source.suffix}"
     shutil.copyfile(source, target)

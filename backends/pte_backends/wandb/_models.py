@@ -74,7 +74,7 @@ def _build(
     artifact.finalize = True
     if "digest_algorithm" in artifact.DESCRIPTOR.fields_by_name:  # missing in releases that have only this algorithm
         artifact.digest_algorithm = "MANIFEST_MD5"
-    # The ID depends only on the event, so that a repeated event is the same artifact.
+    # The ID depends only on the event, so a repeated event is the same artifact.
     artifact.client_id = hashlib.shake_256(f"{run.id}/{seq}".encode()).hexdigest(64)
     sequence = run.id if name == f"checkpoint-{run.id}" else f"{run.id}/{name}"
     artifact.sequence_client_id = hashlib.shake_256(sequence.encode()).hexdigest(64)
