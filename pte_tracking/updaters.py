@@ -17,6 +17,8 @@ from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._snapshots.gradients import mark_used
 
+__all__ = ["StandardUpdater", "Updater"]
+
 
 class Updater(Protocol):
     """Interface between a Trainer and its updater."""

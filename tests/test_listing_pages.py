@@ -89,7 +89,7 @@ def test_event_pages_and_sinks_name_every_kind_of_event() -> None:
     for event in get_args(sinks.AnyEvent):
         name = event.__name__
         assert f"`{event.__struct_config__.tag}`" in formats, f"docs/event-format.md has no row for {name}."
-        assert f":: pte_tracking.sinks.{name}\n" in reference, f"docs/_reference/events.md does not list {name}."
+        assert f"[`{name}`](" in reference, f"docs/_reference/events.md does not list {name}."
         assert name in sinks.__all__, f"pte_tracking/sinks/__init__.py does not export {name}."
 
 

@@ -40,12 +40,6 @@ class ExtensionEntry:
         priority: Priority of the extension.
         trigger: Trigger of the extension.
         call_before_training: Whether the extension also runs once before the training.
-        is_always_due: Whether the trigger fires in each iteration, so it does not need to be evaluated.
-        runs_here: Whether the extension runs on this rank.
-        measures: Whether the extension reports more rarely than in each iteration.
-        late_values: Warning about the values that the extension reports after all LogReports ran; else None.
-        is_watched: Whether to call the extension by :meth:`call`, which notes the keys that it reports.
-        run: Function of the manager that runs the extension if it is due. Set by :meth:`prepare`.
 
     Raises:
         TypeError: If the extension is neither an extension nor a callable, or another argument has the wrong type.
@@ -78,6 +72,7 @@ class ExtensionEntry:
         trigger: TriggerLike = None,
         call_before_training: bool = False,
     ) -> None:
+        #: Warning about the values that the extension reports after all LogReports ran; else None.
         self.late_values: LateValues | None = None
         self.extension = _as_extension(extension)
         self._set_names(
@@ -106,7 +101,9 @@ class ExtensionEntry:
         is_taken = is_given and self.extension.take_trigger(trigger)
         self.trigger: Trigger = get_trigger(Extension.trigger if is_taken else trigger)
         self.is_always_due = fires_each_iteration(self.trigger)
+        #: Whether the extension reports more rarely than in each iteration.
         self.measures = not (self.is_always_due and self.extension.reports_each_iteration)
+        #: Whether to call the extension by :meth:`call`, which notes the keys that it reports.
         self.is_watched = self.measures
 
     def watch(self, late_values: LateValues) -> None:

@@ -9,9 +9,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex, cast
+from typing import Any, Literal, SupportsIndex, cast
 
 import msgspec
+from torch import nn, optim
 
 from pte_tracking._delivery.sink_entries import build_sink
 from pte_tracking._distributed.flat_sharding import is_flat
@@ -20,7 +21,7 @@ from pte_tracking._distributed.world import SINGLE_PROCESS, World
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._engine.construction import state_objects_by_name, stateful_by_name
 from pte_tracking._engine.differences import AllowedDifferences
-from pte_tracking._engine.parts import TrainingParts
+from pte_tracking._engine.parts import StateObjectLike, TrainingParts
 from pte_tracking._snapshots.candidate import (
     Candidate,
     SelectedSnapshot,
@@ -65,10 +66,10 @@ def load(
     run_dir: str | os.PathLike[str],
     source: str | os.PathLike[str] | SupportsIndex = "latest",
     *,
-    models: Any = None,
-    optimizers: Any = None,
-    state_objects: Any = None,
-    best: tuple[str, str] | None = None,
+    models: nn.Module | Mapping[str, nn.Module] | None = None,
+    optimizers: optim.Optimizer | Mapping[str, optim.Optimizer] | None = None,
+    state_objects: StateObjectLike | Mapping[str, StateObjectLike] | None = None,
+    best: tuple[str, Literal["min", "max"]] | None = None,
 ) -> LoadedCheckpoint:
     """Load a snapshot for evaluation or export. The run may be training, and nothing in its directory changes.
 
@@ -84,11 +85,11 @@ def load(
             module gets the weights of the only model in the snapshot, or of ``"main"``. Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
         state_objects: Other objects by name, such as an average of the weights. Defaults to none.
-        best: Metric for ``"best"`` and ``"min"`` or ``"max"``. Defaults to that of ``snapshot(keep_best=...)`` in the
-            training.
+        best: Metric and mode for ``"best"``, such as ``("loss", "min")``. Defaults to those of ``keep_best``.
 
     Returns:
-        The checkpoint. ``values`` are the latest values at its step; only that of ``keep_best`` is an interval mean.
+        The checkpoint. ``state`` is the complete state of the snapshot, with its tensors on the CPU. ``values`` are
+        the latest values at its step; only that of ``keep_best`` is an interval mean.
 
     Raises:
         RunNotFoundError: If the directory contains no run.

@@ -93,9 +93,9 @@ class ExtensionsManager(TrainingLoop):
         measured_keys: Keys of those values in ``observation`` that an extension reported whose trigger is rarer than
             each iteration, such as an Evaluator.
         reporter: Reporter of the training.
-        updater: Iteration and epoch counters.
+        updater: Counters ``iteration``, ``epoch``, ``epoch_detail``, and ``is_new_epoch``.
         loaders: Data loaders whose positions are saved in snapshots.
-        world: Rank and world size.
+        world: Rank and world size, as ``world.rank`` and ``world.size``.
 
     Raises:
         TypeError: If an argument has the wrong type.

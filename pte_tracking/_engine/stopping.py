@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pte_tracking._engine.differences import STOP_TRIGGER, AllowedDifferences, describe_part
 from pte_tracking._engine.parts import load_allowed
-from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.extension import Manager, Unit
 from pte_tracking._interface.progress import Progress
 from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
@@ -45,7 +45,7 @@ class StopCondition:
         self._check_length(limit)
 
     @property
-    def training_lengths(self) -> list[tuple[float, str]]:
+    def training_lengths(self) -> list[tuple[float, Unit]]:
         """Maximum lengths of the training, such as ``(20, "epoch")``, of which the shortest decides."""
         limit = None if self._limit is None else self._limit.training_length
         return [length for length in (self.trigger.training_length, limit) if length is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from pte_tracking._engine.stopping import StopCondition
+from pte_tracking._interface.extension import Unit
 from pte_tracking._interface.progress import Progress
 
 
@@ -48,7 +49,7 @@ class TrainingProgress:
         length = min(map(self._in_iterations, self._stop.training_lengths), default=math.inf)
         return None if math.isinf(length) else math.ceil(length)
 
-    def _in_iterations(self, length: tuple[float, str]) -> float:
+    def _in_iterations(self, length: tuple[float, Unit]) -> float:
         number, unit = length
         if unit == "iteration":
             return number
@@ -70,6 +71,6 @@ class TrainingProgress:
         return self._stop.should_stop
 
     @property
-    def training_length(self) -> tuple[float, str] | None:
+    def training_length(self) -> tuple[float, Unit] | None:
         """Maximum length of the training, such as ``(20, "epoch")``; None if unknown."""
         return min(self._stop.training_lengths, key=self._in_iterations, default=None)

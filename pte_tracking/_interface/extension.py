@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from torch import nn, optim
 
@@ -79,12 +79,12 @@ class Manager(Protocol):
         """Whether the training should stop."""
 
     @property
-    def training_length(self) -> tuple[float, str] | None:
+    def training_length(self) -> tuple[float, Unit] | None:
         """Maximum length of the training, such as ``(20, "epoch")``; None if unknown."""
 
     @property
     def updater(self) -> Progress:
-        """Progress of the training, under the name that Chainer uses."""
+        """Counters ``iteration``, ``epoch``, ``epoch_detail``, and ``is_new_epoch``, under the name in Chainer."""
 
     @property
     def observation(self) -> Observation:
@@ -119,7 +119,7 @@ class Manager(Protocol):
 
     @property
     def world(self) -> World:
-        """Rank and world size. Extensions should display and write on rank 0 only."""
+        """Rank and world size, as ``world.rank`` and ``world.size``. Display and write on rank 0 only."""
 
     @property
     def out(self) -> str:
@@ -136,8 +136,10 @@ class Manager(Protocol):
         """Return the complete training state."""
 
 
+#: Unit of a period.
+Unit: TypeAlias = Literal["epoch", "iteration"]
 #: ``(2, "epoch")``, ``(100, "iteration")``, a trigger, a function of the manager, or None to never fire.
-TriggerLike: TypeAlias = tuple[float, str] | Callable[[Manager], bool] | None
+TriggerLike: TypeAlias = tuple[float, Unit] | Callable[[Manager], bool] | None
 
 
 class Extension:

@@ -75,7 +75,7 @@ class RunSession(RunBase):
             step: Number of completed iterations.
 
         Raises:
-            RuntimeError: If the run is held, or on a rank other than 0.
+            RuntimeError: If a manager has not opened the run yet, or on a rank other than 0.
         """
         claim = self._claim
         if claim is not None and claim.at:

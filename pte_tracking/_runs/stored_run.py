@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pte_tracking._runs.summary import read_params, read_provenance, read_tags
 from pte_tracking._store.checkpoints import list_checkpoints
@@ -89,13 +89,27 @@ class StoredRun:
 
     @functools.cached_property
     def provenance(self) -> dict[str, str]:
-        """Origin of the last session: ``git_commit``, ``torch``, ``slurm_job_id``, and so on, as far as known."""
+        """Origin of the last session by name, such as ``git_commit``. Unknown values are missing."""
         return read_provenance(self.directory)
 
     @functools.cached_property
     def metrics(self) -> dict[str, MetricSummary]:
-        """Last, lowest, and highest value of each metric, with their steps."""
+        """Last, lowest, and highest value of each metric, with their steps.
+
+        The attributes are ``last``, ``last_step``, ``lowest``, ``lowest_step``, ``highest``, and ``highest_step``.
+        Those of the lowest and the highest value are None if no value is finite.
+        """
         return summarize_metrics(self.directory).summaries
+
+    @overload
+    def frame(
+        self, kind: Literal["rows", "points"] = "rows", *, log: str = "log", library: Literal["pandas"] = "pandas"
+    ) -> pandas.DataFrame: ...
+
+    @overload
+    def frame(
+        self, kind: Literal["rows", "points"] = "rows", *, log: str = "log", library: Literal["polars"]
+    ) -> polars.DataFrame: ...
 
     def frame(
         self,

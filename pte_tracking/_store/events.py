@@ -38,6 +38,17 @@ class RunStarted(Event, frozen=True):
         pid: Process ID of the training process.
         host: Host name of the training process.
         resumed: Whether the journal contained events before this one.
+
+    Example:
+        >>> import tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import sinks
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, name="digits") as run:
+        ...         run.log_metrics({"loss": 0.5}, 1)
+        ...     for event, position in sinks.find_events(run.directory / sinks.JOURNAL, sinks.RunStarted):
+        ...         print(event.name, event.resumed)
+        digits False
     """
 
     run_id: str
@@ -67,6 +78,19 @@ class Params(Event, frozen=True):
     Attributes:
         values: Parameters by name. Nested names are joined with ``/``, so ``{"optim": {"lr": 1}}`` is stored as
             ``{"optim/lr": 1}``.
+
+    Example:
+        >>> import tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import sinks
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory, params={"optim": {"lr": 0.1}}, tags={"team": "vision"}) as run:
+        ...         run.log_metrics({"loss": 0.5}, 1)
+        ...     for event, position in sinks.read_effective(run.directory / sinks.JOURNAL):
+        ...         if isinstance(event, sinks.Params | sinks.Tags):
+        ...             print(type(event).__name__, event.values)
+        Params {'optim/lr': 0.1}
+        Tags {'team': 'vision'}
     """
 
     values: dict[str, Scalar]
@@ -100,6 +124,14 @@ class Metrics(Event, frozen=True):
             in this row. None means no keys.
         explicit: Whether the values were logged by a call of ``log_metrics``, and not by a LogReport. All such values
             are delivered. Of several LogReports, only the first value of a key and step is delivered.
+
+    Example:
+        A test of a backend constructs events and passes them to the connection:
+
+        >>> from pte_tracking.sinks import Metrics
+        >>> event = Metrics(seq=1, time=0.0, step=100, values={"loss": 0.5, "val/loss": 0.7}, measured=["val/loss"])
+        >>> event.points
+        {'loss': 0.5}
     """
 
     step: _Int64
@@ -143,6 +175,19 @@ class Artifact(Event, frozen=True):
     Attributes:
         path: File or directory, relative to the run directory.
         artifact_path: Directory in which backends show the artifact. Empty for the top level.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import sinks
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     config = pathlib.Path(directory, "config.toml")
+        ...     _ = config.write_text("lr = 0.1")
+        ...     with pte.Run(pathlib.Path(directory, "run")) as run:
+        ...         run.log_artifact(config, "settings")
+        ...     for event, position in sinks.find_events(run.directory / sinks.JOURNAL, sinks.Artifact):
+        ...         print(event.path, event.artifact_path, (run.directory / event.path).read_text())
+        artifacts/settings/config.toml settings lr = 0.1
     """
 
     path: _RelativePath
@@ -223,6 +268,26 @@ class Rewound(Event, frozen=True):
         to_seq: Sequence number of the last event that is not superseded.
         to_position: Byte offset in the journal at which that event ends.
         step: Number of completed iterations at that event.
+
+    Example:
+        >>> import tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import sinks
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory) as run:
+        ...         run.log_metrics({"loss": 0.5}, 1)
+        ...         run.log_metrics({"loss": 0.4}, 2)
+        ...     with pte.Run(directory, resume=True) as run:
+        ...         run.resume_at(1)
+        ...         run.log_metrics({"loss": 0.3}, 2)
+        ...     path = run.directory / sinks.JOURNAL
+        ...     print([event.step for event, position in sinks.find_events(path, sinks.Rewound)])
+        ...     print([event.values for event, position in sinks.find_events(path, sinks.Metrics)])
+        ...     history = [event for event, position in sinks.read_effective(path)]
+        ...     print([event.values for event in history if isinstance(event, sinks.Metrics)])
+        [1]
+        [{'loss': 0.5}, {'loss': 0.4}, {'loss': 0.3}]
+        [{'loss': 0.5}, {'loss': 0.3}]
     """
 
     to_seq: _Int64

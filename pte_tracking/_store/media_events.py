@@ -13,6 +13,20 @@ class MediaFile(Event, frozen=True):
         step: Number of completed iterations.
         path: File relative to the run directory.
         caption: Text that backends show with the file. Empty for no caption.
+
+    Example:
+        >>> import tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import sinks
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory) as run:
+        ...         run.log_table("predictions", {"label": [3, 5]}, step=10)
+        ...         run.log_html("attention", "<b>The</b> cat", step=10)
+        ...     for event, position in sinks.read_effective(run.directory / sinks.JOURNAL):
+        ...         if isinstance(event, sinks.MediaFile):
+        ...             print(type(event).__name__, event.key, event.step, event.path)
+        Table predictions 10 media/table/predictions/step_10.json
+        Html attention 10 media/html/attention/step_10.html
     """
 
     key: str
@@ -106,6 +120,17 @@ class Histogram(Event, frozen=True):
         max: Largest value.
         sum: Sum of the values.
         sum_squares: Sum of the squared values.
+
+    Example:
+        >>> import tempfile
+        >>> import pte_tracking as pte
+        >>> from pte_tracking import sinks
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     with pte.Run(directory) as run:
+        ...         run.log_histogram("weights", [0.0, 1.0, 1.0, 2.0], step=10)
+        ...     for event, position in sinks.find_events(run.directory / sinks.JOURNAL, sinks.Histogram):
+        ...         print(event.min, event.max, sum(event.counts))
+        0.0 2.0 4.0
     """
 
     key: str

@@ -112,7 +112,11 @@ def is_sample(event: Metrics) -> bool:
 
 
 def is_sample_file(name: str) -> bool:
-    """Return whether a file in a run directory contains the samples of a node, by its name."""
+    """Return whether a file in a run directory contains the samples of system metrics of a node.
+
+    Args:
+        name: Name of the file.
+    """
     return _NAME.fullmatch(name) is not None
 
 

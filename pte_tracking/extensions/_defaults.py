@@ -16,9 +16,9 @@ def defaults() -> list[Extension]:
     name.
 
     Returns:
-        A new ``LogReport()``, ``PrintReport()``, ``ProgressBar()``, and ``snapshot(n_retains=2)``: one row per
-        epoch in the log and on the terminal, a progress bar, and a snapshot after each epoch, of which the two newest
-        are kept.
+        A new ``LogReport()``, ``PrintReport()``, ``ProgressBar()``, and ``snapshot(n_retains=2)``. They write one row
+        per epoch to the log and to the terminal, show a progress bar, and save a snapshot after each epoch, of which
+        the two newest are kept.
 
     Example:
         >>> from pte_tracking import extensions

@@ -146,6 +146,11 @@ class Evaluator(Evaluation):
         self._metrics.append(metric_fn)
 
     def evaluate(self) -> dict[str, float]:
+        """Evaluate the data once without reporting the result. A subclass may override this method.
+
+        Returns:
+            The means of the values reported during the evaluation, by key.
+        """
         summary, batches = DictSummary(), 0
         with self.test_mode(), self._bar() as bar:
             if self.eval_hook:

@@ -34,7 +34,7 @@ def export_model(
     *,
     input_example: object,
     registered_name: str | None = None,
-    best: Sequence[object] | None = None,
+    best: tuple[str, Literal["min", "max"]] | None = None,
     trigger: TriggerLike = None,
 ) -> Extension:
     """Export a model for deployment: its weights, and a program that runs without the source code of the model.
@@ -98,7 +98,7 @@ class ModelExport(Extension):
         model_name: str,
         example: ModelInput,
         registered_name: str | None,
-        best: Sequence[object] | None,
+        best: tuple[str, Literal["min", "max"]] | None,
         trigger: TriggerLike,
     ) -> None:
         self._model_name = check_key(model_name, "name")

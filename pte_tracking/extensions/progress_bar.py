@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
+from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, Unit
 from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking.extensions._bar import can_show
 from pte_tracking.extensions._columns import PROGRESS_KEYS
@@ -67,7 +67,7 @@ class ProgressBar(Extension):
     @refuse_unknown()
     def __init__(
         self,
-        training_length: tuple[float, str] | None = None,
+        training_length: tuple[float, Unit] | None = None,
         update_interval: int = 1,
         bar_length: int | None = None,
         out: TextIO | None = None,

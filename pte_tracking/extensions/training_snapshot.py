@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import NO_WRITERS, refuse_names
@@ -41,7 +41,7 @@ def snapshot(
     trigger: TriggerLike = (1, "epoch"),
     condition: Callable[[], bool] | None = None,
     n_retains: int = -1,
-    keep_best: Sequence[object] | None = None,
+    keep_best: tuple[str, Literal["min", "max"], int] | None = None,
     autoload: bool = False,
     snapshot_on_error: bool = False,
     asynchronous: bool = True,
@@ -113,7 +113,7 @@ class TrainingSnapshot(SnapshotExtension):
         self,
         filename: str,
         policy: SnapshotPolicy,
-        keep_best: Sequence[object] | None,
+        keep_best: tuple[str, Literal["min", "max"], int] | None,
         on_signal: int | None,
         mirror: str | None = None,
     ) -> None:

@@ -22,7 +22,7 @@ with required_by("pte_tracking.integrations.optuna", "optuna", "'pte-tracking[op
     from optuna.trial import FrozenTrial, Trial, TrialState
 
 if TYPE_CHECKING:
-    from pte_tracking._interface.extension import Manager
+    from pte_tracking._interface.extension import Manager, Unit
 
 _STUDY_LOCK = ".study.lock"
 _LOCK_SECONDS = 60.0  # A process keeps the lock while it reads a study.
@@ -71,7 +71,7 @@ class PruningExtension:
 
     rank_zero_only = False  # All ranks stop together.
 
-    def __init__(self, trial: Trial | None, key: str, trigger: tuple[float, str] = (1, "iteration")) -> None:
+    def __init__(self, trial: Trial | None, key: str, trigger: tuple[float, Unit] = (1, "iteration")) -> None:
         if trial is not None and not isinstance(trial, Trial):
             raise TypeError(f"trial: expected an optuna.Trial, got {trial!r} of type {type(trial).__name__}")
         if not isinstance(key, str):
@@ -132,7 +132,7 @@ def trial_directory(directory: str | os.PathLike[str], trial: Trial) -> Path:
 
     Raises:
         FileExistsError: If the run directory contains a run of another study.
-        LockedError: If another process runs the trial.
+        RuntimeError: If another process runs the trial.
 
     Example:
         >>> import tempfile
@@ -181,7 +181,7 @@ def resume_killed_trials(study: optuna.Study, directory: str | os.PathLike[str])
         Numbers of the killed trials, in ascending order.
 
     Raises:
-        LockedError: If another process does not finish this function within a minute.
+        RuntimeError: If another process does not finish this function within a minute.
 
     Example:
         >>> import tempfile

@@ -8,7 +8,6 @@ dictionaries from :func:`report_scope`.
 
 from __future__ import annotations
 
-from pte_tracking.reporter._frames import IterationReports
 from pte_tracking.reporter._reporter import (
     Reporter,
     ReportScope,
@@ -23,7 +22,6 @@ from pte_tracking.reporter._values import DeferredValue, Observation, Value, Wei
 __all__ = [
     "DeferredValue",
     "DictSummary",
-    "IterationReports",
     "Observation",
     "ReportScope",
     "Reporter",

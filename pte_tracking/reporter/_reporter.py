@@ -267,6 +267,15 @@ def report_result(values: Mapping[str, Any]) -> None:
 
     Args:
         values: Numbers by key; see :func:`report`.
+
+    Example:
+        >>> from pte_tracking.reporter import report_result
+        >>> def evaluate():
+        ...     result = {"val/loss": 0.25}
+        ...     report_result(result)
+        ...     return result
+        >>> evaluate()
+        {'val/loss': 0.25}
     """
     frame = current.get()
     is_current = frame is not None and frame.reporter is not None

@@ -129,7 +129,19 @@ def to_weight(key: str, weight: Any) -> float:
 
 
 def weight_of(value: Any) -> float:
-    """Return the weight of a reported value in means."""
+    """Return the weight of a reported value in means.
+
+    Args:
+        value: Value of an observation.
+
+    Example:
+        >>> import pte_tracking as pte
+        >>> from pte_tracking.reporter import weight_of
+        >>> reporter = pte.Reporter()
+        >>> reporter.report({"loss": 0.5, "accuracy": (0.75, 32)})
+        >>> {key: weight_of(value) for key, value in reporter.observation.items()}
+        {'loss': 1, 'accuracy': 32}
+    """
     if isinstance(value, Tensor):
         return getattr(value, "report_weight", 1)
     return value.weight if isinstance(value, WeightedValue | DeferredValue) else 1

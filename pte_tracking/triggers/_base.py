@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.extension import Manager, Unit
 
 
 class Trigger:
@@ -41,7 +41,7 @@ class Trigger:
         return False
 
     @property
-    def training_length(self) -> tuple[float, str] | None:
+    def training_length(self) -> tuple[float, Unit] | None:
         """Maximum training length set by this trigger as ``stop_trigger``.
 
         A pair such as ``(20, "epoch")`` or ``(1000, "iteration")``. None if the trigger sets no maximum.

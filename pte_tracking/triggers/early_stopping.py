@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from typing import Any
+from typing import Any, Literal
 
-from pte_tracking._interface.extension import Manager, TriggerLike
+from pte_tracking._interface.extension import Manager, TriggerLike, Unit
 from pte_tracking._interface.other_names import accept_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._store.argument_names import refuse_unknown
@@ -73,7 +73,7 @@ class EarlyStoppingTrigger(Trigger):
         check_trigger: TriggerLike = (1, "epoch"),
         monitor: str = "main/loss",
         patience: int = 3,
-        mode: str = "auto",
+        mode: Literal["auto", "min", "max"] = "auto",
         verbose: bool = False,
         max_trigger: TriggerLike = (100, "epoch"),
         *,
@@ -107,7 +107,7 @@ class EarlyStoppingTrigger(Trigger):
         return "max" if self._sign > 0 else "min"
 
     @property
-    def training_length(self) -> tuple[float, str]:
+    def training_length(self) -> tuple[float, Unit]:
         return self._max_trigger.training_length
 
     def evaluate(self, manager: Manager) -> bool:

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from numbers import Rational, Real
 
-from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.extension import Manager, Unit
 from pte_tracking._interface.progress import Progress
 from pte_tracking.triggers._base import Trigger
 
@@ -51,7 +51,7 @@ class IntervalTrigger(Trigger):
         validate at iteration 8
     """
 
-    def __init__(self, period: float, unit: str) -> None:
+    def __init__(self, period: float, unit: Unit) -> None:
         check_unit(unit)
         self.period = period
         self.unit = unit
@@ -80,7 +80,7 @@ class IntervalTrigger(Trigger):
         return done * self._denominator >= self._numerator * length
 
     @property
-    def training_length(self) -> tuple[float, str]:
+    def training_length(self) -> tuple[float, Unit]:
         return self.period, self.unit
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pte_tracking._interface.extension import Manager
+from pte_tracking._interface.extension import Manager, Unit
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers.interval import check_unit, exact_fraction
 
@@ -41,7 +41,7 @@ class ManualScheduleTrigger(Trigger):
         epoch 2.5
     """
 
-    def __init__(self, points: float | Iterable[float], unit: str) -> None:
+    def __init__(self, points: float | Iterable[float], unit: Unit) -> None:
         check_unit(unit)
         self.points = list(points) if isinstance(points, Iterable) else [points]
         self.unit = unit

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas  # pyright: ignore[reportMissingTypeStubs]
+import polars
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -80,7 +82,10 @@ assert_type(runs, list[pte.StoredRun])
 for stored in runs:
     assert_type(stored.params, dict[str, Scalar])
     status: str = stored.status
-loaded = pte.load("result", "best", models=model)
+    assert_type(stored.frame(), pandas.DataFrame)
+    assert_type(stored.frame("points", library="polars"), polars.DataFrame)
+    stored.frame().iloc[0].to_csv("row.csv")
+loaded = pte.load("result", "best", models=model, optimizers={"main": optimizer}, best=("val/loss", "min"))
 assert_type(loaded.step, int)
 
 
@@ -104,6 +109,10 @@ class PrintSink(Sink):
 event = Metrics(seq=1, time=0.0, step=1, values={"loss": 0.5})
 assert_type(event.step, int)
 
+extensions.snapshot(trigger=(1, "epoch"), keep_best=("val/loss", "min", 3))
+extensions.export_model(input_example=torch.ones(1, 2), best=("val/accuracy", "max"))
+extensions.ProgressBar(training_length=manager.training_length)
+
 # Each of the following lines is an error.
 pte.ExtensionsManager(model, "two")  # type: ignore[arg-type]
 pte.ExtensionsManager(model, 2, optimizer=optimizer)  # type: ignore[call-arg]
@@ -112,3 +121,12 @@ pte.report("loss")  # type: ignore[arg-type]
 extensions.snapshot(keep=3)  # type: ignore[call-arg]
 triggers.IntervalTrigger("epoch")  # type: ignore[call-arg, arg-type]
 pte.load("result", optimizer=optimizer)  # type: ignore[call-arg]
+extensions.LogReport(trigger=(1, "epochs"))  # type: ignore[arg-type]
+triggers.IntervalTrigger(1, "epochs")  # type: ignore[arg-type]
+triggers.ManualScheduleTrigger([1, 2], "step")  # type: ignore[arg-type]
+triggers.EarlyStoppingTrigger(mode="lowest")  # type: ignore[arg-type]
+extensions.snapshot(keep_best=("loss", "minimum", 1))  # type: ignore[arg-type]
+extensions.export_model(input_example=0, best=("loss", "minimum"))  # type: ignore[arg-type]
+pte.load("result", models="main")  # type: ignore[arg-type]
+pte.load("result", best=("loss", "minimum"))  # type: ignore[arg-type]
+pte.open_runs("results")[0].frame(library="arrow")  # type: ignore[call-overload]
