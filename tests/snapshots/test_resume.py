@@ -157,7 +157,7 @@ def test_resume_name_of_snapshot_in_run_directory_is_selected(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("source", "meant"), [("lastest", "'latest'"), ("bset", "'best'"), ("snapshot_iter2", "'snapshot_iter_2'")]
+    ("source", "meant"), [("Latest", "'latest'"), ("bset", "'best'"), ("snapshot_iter2", "'snapshot_iter_2'")]
 )
 def test_resume_and_load_misspelled_source_suggest_names(source: str, meant: str, tmp_path: Path) -> None:
     run(make_manager(tmp_path), 3)
