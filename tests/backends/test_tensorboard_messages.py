@@ -49,10 +49,25 @@ def test_event_file_of_another_program_causes_one_warning(tmp_path: Path, caplog
     run = RecordedRun(tmp_path / "run", TensorBoardSink())
     run.log(1, {"loss": 0.5})
     run.deliver()
-    (run.directory / "events.out.tfevents.1796094908.host.7.0").touch()
+    (run.directory / "events.out.tfevents.1796094908.host.7.0").write_bytes(b"\0")
     run.end()
     (message,) = (record.getMessage() for record in caplog.records if "another program" in record.getMessage())
     assert "events.out.tfevents.1796094908.host.7.0 to the run directory" in message
+
+
+def test_script_that_starts_again_reports_no_event_file_of_another_program(tmp_path: Path) -> None:
+    script = """
+import pte_tracking as pte
+with pte.Run("result", sinks=["tensorboard"]) as run:
+    run.log_metrics({"loss": 0.5}, step=1)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert "another program" not in done.stderr
+    assert "another program" not in (tmp_path / "result" / "delivery" / "log.txt").read_text()
+    # The empty files exist that TensorBoard's own reader expects after the archiving.
+    names = {path.name.rsplit(".", 1)[1] for path in (tmp_path / "result").glob("events.out.tfevents.*")}
+    assert len(names) == 2
 
 
 def parse_plugin_data(value: Any) -> Any:

@@ -79,12 +79,16 @@ def find_restarts(path: Path) -> Iterator[tuple[int, int]]:
 def warn_of_foreign_files(directory: Path, run_id: str) -> None:
     """Log a warning if other programs wrote event files to a run directory.
 
+    Empty files have no values: an archived run leaves one for readers that had its file open.
+
     Args:
         directory: Run directory.
         run_id: ID of the run, with which the names of its own files end.
     """
     foreign = sorted(
-        path.name for path in directory.glob("events.out.tfevents.*") if not path.name.endswith(f".{run_id}")
+        path.name
+        for path in directory.glob("events.out.tfevents.*")
+        if not path.name.endswith(f".{run_id}") and path.stat().st_size
     )
     if foreign:
         _logger.warning(
