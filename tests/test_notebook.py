@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,18 @@ import pytest
 import pte_tracking as pte
 from tests.notebooks import QUICKSTART, execute, read_notebook
 
-#: Interrupts the loop to which it is appended as a user does, in the third epoch.
+#: Interrupts the cell to which it is prepended, as a user does, some seconds after the run has started.
 INTERRUPT = """
-    if manager.iteration == 130:
-        import signal
-        signal.raise_signal(signal.SIGINT)
+import os, signal, threading, time
+
+def interrupt():
+    deadline = time.monotonic() + 60
+    while not os.path.exists("quickstart/journal.jsonl") and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep({seconds})
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
 """
 
 
@@ -70,23 +78,48 @@ def test_quickstart_each_cell_run_twice_gives_no_error(notebook: Any, tmp_path: 
     assert epochs(tmp_path) == list(range(1, 9))
 
 
+def read_rows(folder: Path) -> Any:
+    return pte.open_runs(folder)[-1].frame().drop(columns=["elapsed_time", "time"], errors="ignore").to_dict("records")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("then", ["training", "data"])
-def test_quickstart_interrupted_cell_continues_when_run_again(notebook: Any, then: str, tmp_path: Path) -> None:
-    data, manager, training = (find_cell(notebook, text) for text in ("import torch", "def create_manager", "for x"))
-    interrupted = copy.deepcopy(training)
-    interrupted.source += INTERRUPT
-    # Execution continues after each error, as a user does. The interrupt has to be the only error.
-    again = {"training": [], "data": [data, manager]}[then]
-    executed = execute(notebook, tmp_path, [data, manager, interrupted, *again, training], allow_errors=True)
+def test_quickstart_interrupted_at_any_time_and_run_again_equals_uninterrupted_one(
+    notebook: Any, tmp_path: Path
+) -> None:
+    start, train = code_cells(notebook)[:2], find_cell(notebook, "train(max_epochs=5)")
+    results = [find_cell(notebook, text) for text in ("run = ", "rows.plot")]
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    execute(notebook, tmp_path / "whole", [*start, train])
+    cells = [*start]
+    for seconds in (0.0, *(random.uniform(0.0, 0.6) for _ in range(7))):
+        interrupted = copy.deepcopy(train)
+        interrupted.source = INTERRUPT.format(seconds=seconds) + train.source
+        cells += [interrupted, *results]
+    # Execution continues after each error, as a user does. The interrupts have to be the only errors.
+    executed = execute(notebook, tmp_path / "parts", [*cells, *start, train], allow_errors=True)
     errors = [
-        (number, output.ename)
+        (number, output.ename, output.evalue)
         for number, cell in enumerate(executed.cells)
         for output in cell.outputs
         if output.output_type == "error"
     ]
-    assert errors == [(2, "KeyboardInterrupt")]
-    assert epochs(tmp_path) == [1, 2, 3, 4, 5]
+    assert [error for error in errors if error[1] != "KeyboardInterrupt"] == []
+    assert errors != []
+    assert read_rows(tmp_path / "parts") == read_rows(tmp_path / "whole")
+    assert epochs(tmp_path / "parts") == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_quickstart_results_ignore_other_runs_in_the_folder(notebook: Any, tmp_path: Path) -> None:
+    with pte.Run(tmp_path / "other", sinks=[]) as other:
+        other.log_metrics({"loss": 1.0}, 1)
+    with pte.Run(tmp_path / "quickstart", sinks=[]) as earlier:  # moved to quickstart/previous
+        earlier.log_metrics({"loss": 1.0}, 1)
+    with pte.Run(tmp_path / "quickstart", sinks=[]) as last:
+        last.log_metrics({"train/loss": 7.0}, 1)
+    texts = read_texts(execute(notebook, tmp_path, [code_cells(notebook)[0], find_cell(notebook, "run = ")]))
+    assert "7.0" in texts[1]
 
 
 def test_quickstart_links_resolve(notebook: Any) -> None:

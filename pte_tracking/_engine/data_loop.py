@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 from torch import nn
@@ -83,7 +83,7 @@ class DataLoop:
         #: The newest loop of each name.
         self._loops: dict[str, _Loop] = {}
 
-    def batches(self, loader: Any, name: str) -> Iterator[Any]:
+    def batches(self, loader: Any, name: str) -> Generator[Any]:
         """Yield the batches of a loader until the training stops; see :meth:`ExtensionsManager.batches`."""
         if not isinstance(name, str):
             raise TypeError(f"name: expected a string, got {name!r}. Pass several loaders as a dictionary.")
@@ -98,7 +98,7 @@ class DataLoop:
         self._is_requested = True
         return self._iterate(combine(loader), name)
 
-    def _iterate(self, loader: Any, name: str) -> Iterator[Any]:
+    def _iterate(self, loader: Any, name: str) -> Generator[Any]:
         owner, progress, scope, loop = self._owner, self._owner.updater, self._scope, _Loop()
         owner.run.is_abandoned, self._is_requested = False, False
         previous = self._loops.get(name)
@@ -152,7 +152,7 @@ class DataLoop:
         """Yield the batches of a loader, each within an iteration; see :meth:`ExtensionsManager.iterations`."""
         return self._within_iterations(self._count() if loader is None else self.batches(loader, name))
 
-    def _count(self) -> Iterator[int]:
+    def _count(self) -> Generator[int]:
         owner, progress = self._owner, self._owner.updater
         has_epochs = any(unit == "epoch" for _, unit in self._stop.training_lengths)
         # An iterator of batches() sets the epoch length when it is requested first.
@@ -170,27 +170,32 @@ class DataLoop:
         self._has_ended = True
         owner.close()
 
-    def _within_iterations(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _within_iterations(self, batches: Generator[Any]) -> Iterator[Any]:
         scope, run = self._scope, self._owner.run
-        if self._report_open_iteration not in run.before_close:
-            run.before_close.append(self._report_open_iteration)
-        for batch in batches:
-            scope.step_optimizers = ()
-            scope.__enter__()
-            self._is_in_body = True
-            try:
-                yield batch
-            except GeneratorExit:
+        try:
+            if self._report_open_iteration not in run.before_close:
+                run.before_close.append(self._report_open_iteration)
+            for batch in batches:
+                scope.step_optimizers = ()
+                scope.__enter__()
+                self._is_in_body = True
+                try:
+                    yield batch
+                except GeneratorExit:
+                    self._is_in_body = False
+                    if is_left_by_statement(sys._getframe(1)):
+                        scope.__exit__(None, None, None)
+                    else:  # The exception ends the run with the script, the block of the manager, or the next run.
+                        self._interrupt()
+                    raise
                 self._is_in_body = False
-                if is_left_by_statement(sys._getframe(1)):
-                    scope.__exit__(None, None, None)
-                else:  # The exception ends the run with the script, the block of the manager, or the next run.
-                    scope.leave()
-                    run.is_abandoned = True
-                    self._interrupt()
-                raise
+                scope.__exit__(None, None, None)
+        except KeyboardInterrupt:  # between two bodies
+            self._interrupt()
+            raise
+        finally:
             self._is_in_body = False
-            scope.__exit__(None, None, None)
+            batches.close()  # The traceback of an interactive session would keep it in progress.
 
     def _warn_if_ended(self) -> None:
         if self._has_ended and not self._has_warned_of_end and self._owner.world.rank == 0:
@@ -201,8 +206,13 @@ class DataLoop:
             )
 
     def _interrupt(self) -> None:
-        """Let displays end their lines before the exception is printed."""
-        for function in self._owner.run.on_interrupt:
+        """Mark the run as left by an exception, and let displays end their lines before the exception is printed."""
+        self._scope.leave()
+        run = self._owner.run
+        if run.is_abandoned:
+            return
+        run.is_abandoned = True
+        for function in run.on_interrupt:
             function()
 
     def _warn_about_several_batches(self, count: int) -> None:
@@ -216,8 +226,9 @@ class DataLoop:
 
     def _report_open_iteration(self) -> None:
         """Log a warning if the run ends within the body of a loop over iterations(), although no exception left it."""
-        owner = self._owner
-        if self._is_in_body and owner.world.rank == 0 and not (sys.exc_info()[1] or owner.run.uncaught_error):
+        owner, run = self._owner, self._owner.run
+        has_failed = run.is_abandoned or sys.exc_info()[1] or run.uncaught_error
+        if self._is_in_body and owner.world.rank == 0 and not has_failed:
             _logger.warning(
                 "The iteration after iteration %d was not counted, and its values were not logged, because the run "
                 "ended before it. A loop over manager.iterations(loader) that is left by break ends its iteration only "

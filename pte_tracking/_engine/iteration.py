@@ -114,12 +114,12 @@ class IterationScope:
 
     def leave(self) -> None:
         """Stop collecting reports. Has no effect outside an iteration."""
+        if self._lifecycle.phase is _IN_ITERATION:
+            self._lifecycle.phase = _RUNNING
         if self._is_reporting:
             self._is_reporting = False
             self._owner.updater.pending = 0
             self._reports.leave()
-            if self._lifecycle.phase is _IN_ITERATION:
-                self._lifecycle.phase = _RUNNING
 
     def complete(self, *, may_stop: bool = True) -> None:
         """End the last iteration: save the state where a snapshot is due, and stop the training if it should stop.

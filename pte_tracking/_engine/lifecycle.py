@@ -200,7 +200,15 @@ class Lifecycle:
         self.options.begin_training()
         self.before_training()
         self._given.begin_training(owner.world.rank)
-        self._enter(Phase.RUNNING)
+        try:
+            self._enter(Phase.RUNNING)
+            self._begin_training()
+        except BaseException as error:  # also an interrupt: extensions that are partly initialized cannot continue
+            self.fail(error)
+            raise
+
+    def _begin_training(self) -> None:
+        owner = self._owner
         self._error_before = error_id(sys.exc_info()[1])
         # A loop that is left without close() ends with its run, at the latest with the interpreter.
         owner.run.before_close.append(self._finalize_with_run)
@@ -211,17 +219,13 @@ class Lifecycle:
         random_state = rng.get_state()
         if best := ranking(self._extensions):
             owner.run.set_ranking(best.key, best.mode)
-        try:
-            self._extensions.initialize(owner)
-            if owner.is_before_training:
-                with owner.reporter.scope(owner.observation):
-                    self._extensions.call_before_training(owner)
-            else:
-                # The resumed training initialized its extensions, and called them, before its first iteration.
-                rng.set_state(random_state)
-        except BaseException as error:
-            self.fail(error)
-            raise
+        self._extensions.initialize(owner)
+        if owner.is_before_training:
+            with owner.reporter.scope(owner.observation):
+                self._extensions.call_before_training(owner)
+        else:
+            # The resumed training initialized its extensions, and called them, before its first iteration.
+            rng.set_state(random_state)
 
     def fail(self, error: BaseException) -> None:
         """End the training after an exception.

@@ -55,8 +55,7 @@ class RunBase(RunReader):
         A manager calls this method. :meth:`close` opens the run if something was logged.
 
         Args:
-            resume: Whether :meth:`close` continues the run in the directory. Defaults to the argument ``resume`` of the
-                constructor.
+            resume: Whether :meth:`close` continues the run in the directory. Defaults to that of the constructor.
         """
         if self._writer is None:
             self._writer = HeldWriter(self._lock)
@@ -80,8 +79,7 @@ class RunBase(RunReader):
                 directory does not contain the run of the position, the run is created there. None does not rewind.
             resume: Whether to continue the run in the directory if ``at`` is None. Defaults to the argument ``resume``
                 of the constructor. A run that ended continues.
-            journal: Journal to copy if the directory has none, such as the journal next to a snapshot from another
-                machine.
+            journal: Journal to copy if the directory has none, such as that of a snapshot from another machine.
             is_fork: Whether to start a new run with the history of the run of ``at`` up to this position.
 
         Raises:
@@ -275,17 +273,23 @@ class RunBase(RunReader):
             return
         if status != "FINISHED" and self.describe_progress is not None:
             error = "; ".join(part for part in (error, self.describe_progress()) if part)
-        with self._holding_calls(drops_messages=True):
-            if stopped_by:
-                writer.add(events.Tags, {"stopped_by": stopped_by})
-            status = writer.finish(status, error and to_text(error))
+        try:
+            with self._holding_calls(drops_messages=True):
+                if stopped_by:
+                    writer.add(events.Tags, {"stopped_by": stopped_by})
+                status = writer.finish(status, error and to_text(error))
+                if isinstance(writer, RunWriter):
+                    self._manifest, self._writer = writer.manifest, None
+                writer.close(status)
+                if is_collected and isinstance(writer, RunWriter) and writer.end_wait:
+                    await_at_exit(writer.end_wait, self._close_timeout)
+                else:
+                    writer.wait(self._close_timeout)
+        except BaseException:  # such as an interrupt: another run of this process may continue in the directory
             if isinstance(writer, RunWriter):
                 self._manifest, self._writer = writer.manifest, None
-            writer.close(status)
-            if is_collected and isinstance(writer, RunWriter) and writer.end_wait:
-                await_at_exit(writer.end_wait, self._close_timeout)
-            else:
-                writer.wait(self._close_timeout)
+                writer.release()
+            raise
 
     def __enter__(self: _R) -> _R:
         if not self.is_open:

@@ -37,7 +37,7 @@ class LiveRun(Protocol):
     @property
     def is_open(self) -> bool: ...
 
-    def close(self, status: Status | None = None, error: str | None = None) -> None: ...
+    def close(self, status: Status | None = None, error: str | None = None, stopped_by: str | None = None) -> None: ...
 
     def end_with_process(self) -> None: ...
 
@@ -87,12 +87,20 @@ def await_at_exit(end_wait: EndWait, timeout: float) -> None:
 
 
 def end_earlier(run: LiveRun) -> None:
-    """End other runs in the directory of a run that are complete, or whose training loop an exception left."""
+    """End other runs in the directory of a run that are complete, or whose training loop an exception left.
+
+    In an interactive session, an interrupt leaves any call, and the variables of the session keep its run alive.
+    """
+    error = last_uncaught_error()
+    is_interrupted = hasattr(sys, "ps1") and isinstance(error, KeyboardInterrupt)
     for other in _others(run):
+        is_new = error is not None and error_id(error) != other.error_before
         if other.is_complete and other.is_complete():
             other.close()
-        elif other.is_abandoned:
-            other.close("FAILED", "An exception left the training loop.")
+        elif other.is_abandoned or (is_interrupted and is_new and other.is_open):
+            unknown = Outcome("FAILED", "An exception left the training loop.")
+            other.is_abandoned = True
+            other.close(*(outcome_of(error) if is_new else unknown))
 
 
 def collect_others(run: LiveRun) -> None:
@@ -115,6 +123,8 @@ def collect_others(run: LiveRun) -> None:
     path, deadline = run.directory / WRITER_LOCK, time.monotonic() + _MAX_COLLECTION_SECONDS
     while not _open_others(run) and lock.is_held_here(path) and time.monotonic() < deadline:
         time.sleep(0.01)
+    if isinstance(error, KeyboardInterrupt) and not _open_others(run):
+        lock.release_here(path)
 
 
 def _expect_collection(run: LiveRun, error: BaseException | None) -> int:

@@ -303,6 +303,10 @@ class RunWriter(ManifestWriter):
             inline.finish(status)
         if not self._is_manifest_saved:
             self._save_files()
+        self.release()
+
+    def release(self) -> None:
+        """Close the journal and release the directory. Has no effect after :meth:`close`."""
         self._journal.close()
         self._directory_lock.release()
 

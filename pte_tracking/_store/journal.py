@@ -188,8 +188,13 @@ class Journal:
             _logger.error("%s: not flushed to disk, so a loss of power may lose it: %s", self._path, error)
 
     def close(self) -> None:
-        """Write pending events and close the file without flushing it to disk. Call :meth:`sync` first if needed."""
+        """Write pending events and close the file without flushing it to disk. Call :meth:`sync` first if needed.
+
+        Has no effect on a closed journal.
+        """
         with self.lock:
+            if self._fd < 0:
+                return
             if self._pending:
                 self._flush()
             if self._pending or self.dropped:

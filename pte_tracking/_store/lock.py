@@ -117,10 +117,14 @@ class Lock:
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
         self._path = _real_path(path)
         deadline = time.monotonic() + timeout
-        while (other := self._acquire()) is not None:
-            if time.monotonic() > deadline:
-                raise LockedError(path, other)
-            time.sleep(0.01)
+        try:
+            while (other := self._acquire()) is not None:
+                if time.monotonic() > deadline:
+                    raise LockedError(path, other)
+                time.sleep(0.01)
+        except BaseException:  # an interrupt after the lock was acquired
+            self.release()
+            raise
 
     def _acquire(self) -> LockHolder | None:
         """Try to acquire the lock once. Return the other holder, or None on success."""
@@ -137,7 +141,7 @@ class Lock:
                     self._close()
                     return other
                 self._write_record()
-            except OSError:
+            except BaseException:
                 self._close()
                 raise
             _own_locks[self._path] = self
@@ -170,7 +174,8 @@ class Lock:
     def release(self) -> None:
         """Release the lock. The file remains, because removing it would let two processes lock files of one name."""
         with _table_lock:
-            if _own_locks.pop(self._path, None):
+            if _own_locks.get(self._path) is self:
+                del _own_locks[self._path]
                 self._close()
 
     def _close(self) -> None:
@@ -198,6 +203,12 @@ def is_held(path: Path) -> bool:
 def is_held_here(path: Path) -> bool:
     """Whether this process holds the lock."""
     return _real_path(path) in _own_locks
+
+
+def release_here(path: Path) -> None:
+    """Release the lock if this process holds it, because an interrupt kept its owner from keeping it."""
+    if own := _own_locks.get(_real_path(path)):
+        own.release()
 
 
 def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Result) -> _Result | None:
