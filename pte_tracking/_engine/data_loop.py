@@ -100,7 +100,8 @@ class DataLoop:
 
     def _iterate(self, loader: Any, name: str) -> Generator[Any]:
         owner, progress, scope, loop = self._owner, self._owner.updater, self._scope, _Loop()
-        owner.run.is_abandoned, self._is_requested = False, False
+        self._is_requested = False
+        self._begin()
         previous = self._loops.get(name)
         if previous is not None:
             if previous.iteration == progress.iteration:
@@ -161,7 +162,7 @@ class DataLoop:
                 "iterations(): the length of the training is in epochs, but no loader sets the epoch length. Write "
                 "manager.iterations(loader), or pass iters_per_epoch= or max_iterations= to the manager."
             )
-        owner.run.is_abandoned = False
+        self._begin()
         self._warn_if_ended()
         owner.start()
         while not self._stop.should_stop:
@@ -204,6 +205,12 @@ class DataLoop:
                 "The training has ended, so this loop yields nothing. manager.iterations() and manager.batches() yield "
                 "the batches of all epochs: remove a loop over epochs around them."
             )
+
+    def _begin(self) -> None:
+        """Begin a loop. After an interrupt, optimizers are watched again: a notebook may have created other ones."""
+        if self._owner.run.is_abandoned:
+            self._owner.run.is_abandoned = False
+            self._scope.watch_again()
 
     def _interrupt(self) -> None:
         """Mark the run as left by an exception, and let displays end their lines before the exception is printed."""

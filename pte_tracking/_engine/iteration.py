@@ -160,6 +160,11 @@ class IterationScope:
         if self._is_pending and self._owner.world.is_single_process and threading.get_ident() == self._thread:
             self.complete()
 
+    def watch_again(self) -> None:
+        """Watch the optimizers of a training that has started as before its first iteration."""
+        if self._lifecycle.is_started:
+            self._lifecycle.before_training()
+
     def _run_extensions(self) -> None:
         owner, lifecycle = self._owner, self._lifecycle
         if not self._is_counted:  # in place of count(), because this code runs in each iteration

@@ -216,3 +216,25 @@ def test_second_manager_in_interactive_session_ends_the_interrupted_run_as_kille
     assert "was not counted" not in caplog.text
     resumed.close()
     batches.close()
+
+
+def test_interrupted_loop_that_continues_with_another_model_logs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def loop(manager: pte.ExtensionsManager, stop: int | None = None) -> None:
+        for number, x in enumerate(manager.iterations(DATA.split(2))):
+            model(x).square().mean().backward()
+            optimizer.step()
+            if number == stop:
+                raise KeyboardInterrupt
+
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save = extensions.snapshot(trigger=(1, "iteration"))
+    manager = pte.ExtensionsManager(model, 2, [save], optimizers=optimizer, out_dir=tmp_path)
+    assert isinstance(run_cell(lambda: loop(manager, stop=2)), KeyboardInterrupt)
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert run_cell(lambda: loop(manager)) is None
+    (message,) = (text for text in caplog.messages if "the loop steps SGD" in text)
+    assert "neither this optimizer nor the model" in message
