@@ -149,6 +149,8 @@ def rows(directory: Path) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.slow
+# Python ignores an interrupt that arrives while it deletes a generator, and prints it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("part", range(4))
 def test_cell_interrupted_at_any_line_and_run_again_equals_uninterrupted_one(tmp_path: Path, part: int) -> None:
     train(tmp_path / "warm")  # modules are imported, and values cached
