@@ -22,7 +22,7 @@ from pte_tracking._platform.processes import after_fork_in_child
 from pte_tracking._runs.outcome import ErrorId, Outcome, error_id, last_uncaught_error, outcome_of
 from pte_tracking._store import lock
 from pte_tracking._store.events import Status
-from pte_tracking._store.layout import WRITER_LOCK
+from pte_tracking._store.layout import MANIFEST_LOCK, WRITER_LOCK
 
 
 class LiveRun(Protocol):
@@ -93,6 +93,8 @@ def end_earlier(run: LiveRun) -> None:
     """
     error = last_uncaught_error()
     is_interrupted = hasattr(sys, "ps1") and isinstance(error, KeyboardInterrupt)
+    if is_interrupted:
+        lock.release_here(run.directory / MANIFEST_LOCK)
     for other in _others(run):
         is_new = error is not None and error_id(error) != other.error_before
         if other.is_complete and other.is_complete():
