@@ -126,5 +126,8 @@ class NullWriter:
     def close(self, status: Status) -> None:
         """Do nothing."""
 
+    def release(self) -> None:
+        """Do nothing."""
+
     def wait(self, timeout: float) -> None:
         """Do nothing."""

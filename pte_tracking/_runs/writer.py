@@ -258,8 +258,12 @@ class RunWriter(ManifestWriter):
         """Replace ``checkpoints.json``. A failure is logged."""
         if self._has_moved():
             return
+        written = None
         try:
-            write_checkpoint_list(self._directory, self.checkpoints())
+            # Each snapshot extension has its own thread, which may meanwhile have written a newer list.
+            while written != (current := self.checkpoints()):
+                write_checkpoint_list(self._directory, current)
+                written = current
         except OSError as error:
             raise_from_signal_handler(error)
             _logger.error("%s: checkpoints.json was not updated: %s", self._directory, error)

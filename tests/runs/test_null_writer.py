@@ -33,7 +33,7 @@ INVALID_CALLS: dict[str, tuple[type[Exception], str, Callable[[Any], None]]] = {
     "histogram step": (TypeError, "step: ", lambda run: run.log_histogram("a", [1.0], 0.5)),
     "text": (TypeError, "text: ", lambda run: run.log_text("a", 1)),
     "dataset": (ValueError, "digest: ", lambda run: run.log_dataset("digits", "")),
-    "artifact type": (TypeError, "PathLike", lambda run: run.log_artifact(1)),
+    "artifact type": (TypeError, "expected a path", lambda run: run.log_artifact(1)),
     "artifact directory": (ValueError, "path: ", lambda run: run.log_artifact(run.directory)),
     "artifact folder": (ValueError, "artifact_path: ", lambda run: run.log_artifact("file", "../elsewhere")),
     "checkpoint path": (ValueError, "path: ", lambda run: run.log_checkpoint("/elsewhere/snapshot", 1, "00", 1)),

@@ -24,12 +24,13 @@ from pte_tracking._delivery import stopping
 from pte_tracking._delivery.end_wait import EndWait
 from pte_tracking._delivery.sink_entries import check_sinks, merge_sink_entries
 from pte_tracking._delivery.supervisor import DeliverySupervisor
+from pte_tracking._runs import writer
 from pte_tracking._runs.confusion_matrix import confusion_figure
 from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.outcome import outcome_of
 from pte_tracking._runs.run import Run
 from pte_tracking._store import events
-from pte_tracking._store.events import AnyEvent
+from pte_tracking._store.events import AnyEvent, Checkpoint
 from pte_tracking._store.journal_reader import read
 from pte_tracking._store.layout import DELIVERY_LOCK, MANIFEST_LOCK
 from pte_tracking._store.lock import Lock
@@ -764,3 +765,22 @@ def test_archived_run_is_reported_by_package_logger(tmp_path: Path, caplog: pyte
         with Run(tmp_path):
             pass
     assert "archived the earlier run first to" in caplog.text
+
+
+def test_checkpoint_list_written_late_by_one_thread_does_not_replace_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = writer.write_checkpoint_list
+
+    with Run(tmp_path, sinks=[]) as run:
+        run.log_checkpoint("first", 1, "00", 1)
+
+        def write_late(directory: Path, checkpoints: list[Checkpoint]) -> None:
+            monkeypatch.setattr(writer, "write_checkpoint_list", write)
+            run.remove_checkpoint("first", 1)  # as another thread does
+            write(directory, checkpoints)
+
+        monkeypatch.setattr(writer, "write_checkpoint_list", write_late)
+        run.log_checkpoint("second", 2, "00", 1)
+    listed = json.loads((tmp_path / "checkpoints.json").read_text())
+    assert [entry["path"] for entry in listed] == ["second"]
