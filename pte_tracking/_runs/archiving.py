@@ -73,7 +73,7 @@ def archive_run(directory: Path) -> None:
         for group in ({JOURNAL}, names - {JOURNAL, MANIFEST}, {MANIFEST}):
             _move(sorted(group & names), directory, target)
     _logger.info(
-        "archived the earlier run %s to %s. To continue a run instead, call resume() before the first iteration.",
+        "archived the earlier run %r to %s. To continue a run instead, call resume() before the first iteration.",
         *(manifest.name, target),
     )
     if was_delivering and is_delivery_enabled():

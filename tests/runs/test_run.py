@@ -764,7 +764,7 @@ def test_archived_run_is_reported_by_package_logger(tmp_path: Path, caplog: pyte
             pass
         with Run(tmp_path):
             pass
-    assert "archived the earlier run first to" in caplog.text
+    assert "archived the earlier run 'first' to" in caplog.text
 
 
 def test_checkpoint_list_written_late_by_one_thread_does_not_replace_a_newer_one(
