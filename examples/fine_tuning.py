@@ -32,7 +32,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=2)
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=2).train()  # for dropout
 
     def collate(reviews: list[tuple[str, int]]) -> dict[str, torch.Tensor]:
         texts, labels = zip(*reviews, strict=True)

@@ -177,7 +177,7 @@ def _select_local(
         return _select_path(directory, Path(source))
     manifest, checkpoints = Manifest.load(directory), list_checkpoints(directory)
     if not checkpoints:
-        raise LookupError(f"{call}: the run in {str(directory)!r} has no snapshot.")
+        raise LookupError(f"{call}: the run in {str(directory)!r} has no snapshot. Add extensions.snapshot().")
     if source == "latest":
         ranked = checkpoints[::-1]
     elif source == "best":

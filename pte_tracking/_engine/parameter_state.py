@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from pte_tracking._snapshots.gradients import (
 )
 from pte_tracking._snapshots.named_flags import frozen_parameters, module_modes
 from pte_tracking._snapshots.stepped_optimizers import SteppedOptimizers, note_passed
+from pte_tracking._snapshots.unsaved_averages import UnsavedAverages
 from pte_tracking._snapshots.unsaved_buffers import report_unrestored, sum_unsaved
 from pte_tracking._snapshots.unsaved_schedulers import report_unsaved_schedulers
 
@@ -40,13 +42,14 @@ class ParameterState:
         self._parts = parts
         self._raw_models = raw_models
         self._rank = rank
+        self._averages: UnsavedAverages | None = None
         self._stepped: SteppedOptimizers | None = None
         self._stepped_before: SteppedOptimizers | None = SteppedOptimizers()
         self._flags = {
             "frozen": frozen_parameters(parts.states.names),
             "evaluating": module_modes(parts.states.names, parts.models),
         }
-        self._is_loss_logged = self._is_unowned_logged = self._are_hooks_logged = self._are_schedulers_logged = False
+        self._is_loss_logged = self._is_unowned_logged = self._are_hooks_logged = self._are_users_logged = False
 
     def begin_training(self, current_iteration: Callable[[], int]) -> None:
         """Note from now on which gradients each step uses, and which optimizers step.
@@ -72,9 +75,14 @@ class ParameterState:
             objects = self._parts.by_kind["state_objects"].values()
             self._are_hooks_logged = report_unsaved_hooks(self._raw_models, objects)
         saved = [item for item in self._parts.users.values() if not _is_stateless(item)]
-        if not (self._are_schedulers_logged or self._rank):
-            self._are_schedulers_logged = True
-            report_unsaved_schedulers(optimizers.values(), [*saved, *optimizers.values()])
+        if not (self._are_users_logged or self._rank):
+            self._are_users_logged = True
+            alive = gc.get_objects()  # takes about 0.1 s
+            report_unsaved_schedulers(optimizers.values(), [*saved, *optimizers.values()], alive)
+            state_objects = self._parts.by_kind["state_objects"].values()
+            self._averages = UnsavedAverages(self._raw_models.values(), [*saved, *state_objects], alive)
+        elif self._averages is not None:
+            self._averages.report_updated()
         if self._stepped is not None:
             self._stepped.report_missing(optimizers.values(), saved, self._parts.states.names, self._rank)
             self._report_unowned(optimizers.values())

@@ -73,8 +73,9 @@ def archive_run(directory: Path) -> None:
         for group in ({JOURNAL}, names - {JOURNAL, MANIFEST}, {MANIFEST}):
             _move(sorted(group & names), directory, target)
     _logger.info(
-        "archived the earlier run %r to %s. To continue a run instead, call resume() before the first iteration.",
-        *(manifest.name, target),
+        "archived the earlier run %r to %s. To continue a run instead, call resume() before the first iteration, for "
+        "the archived one with out_dir=%r.",
+        *(manifest.name, target, str(target)),
     )
     if was_delivering and is_delivery_enabled():
         spawn_delivery(target)

@@ -24,9 +24,9 @@ class SnapshotError(RuntimeError):
         >>> manager = pte.ExtensionsManager(torch.nn.Linear(1, 1), 1, out_dir=out_dir, iters_per_epoch=1, sinks=[])
         >>> try:
         ...     manager.resume(os.path.join(out_dir, "snapshot_iter_7"))
-        ... except RuntimeError as error:
-        ...     print(type(error).__name__, os.path.basename(error.path))
-        SnapshotError snapshot_iter_7
+        ... except pte.SnapshotError as error:
+        ...     print(os.path.basename(error.path), "-", error.reason)
+        snapshot_iter_7 - file not found. Pass 'latest', 'best', or a path.
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,23 +18,24 @@ _MAX_OBJECTS = 10_000
 _MAX_ITEMS = 64  # Longer containers are data.
 
 
-def report_unsaved_schedulers(optimizers: Iterable[object], saved: Iterable[Any]) -> None:
+def report_unsaved_schedulers(optimizers: Iterable[object], saved: Iterable[Any], alive: Iterable[object]) -> None:
     """Log the schedulers of some optimizers that no saved object is or contains.
 
     The loop steps such a scheduler, and a resume would start it again. Python does not show which object a loop
-    refers to, so the schedulers are found among all objects of the process, which takes about 0.1 s.
+    refers to, so the schedulers are found among all objects of the process.
 
     Args:
         optimizers: The optimizers in the snapshot.
         saved: Objects with a state in the snapshot that may contain schedulers.
+        alive: All objects of the process.
     """
     own = {id(item) for optimizer in optimizers for item in torch_optimizers(optimizer).values()}
     if not own:
         return
     # By type(): the attribute __class__ of a proxy may import or compute its target.
-    alive = [item for item in gc.get_objects() if issubclass(type(item), LRScheduler)]
+    schedulers = [item for item in alive if issubclass(type(item), LRScheduler)]
     known = set(ids_within(saved))
-    unsaved = [item for item in alive if id(getattr(item, "optimizer", None)) in own and id(item) not in known]
+    unsaved = [item for item in schedulers if id(getattr(item, "optimizer", None)) in own and id(item) not in known]
     inner = set(ids_within(child for item in unsaved for child in _children(item)))
     names = sorted({type(item).__name__ for item in unsaved if id(item) not in inner})
     if names:

@@ -39,9 +39,9 @@ class RunNotFoundError(ValueError):
         ...     _ = pathlib.Path(directory, "run.json").write_text("{}")
         ...     try:
         ...         pte_tracking.Run(directory).open()
-        ...     except ValueError as error:
-        ...         print(type(error).__name__)
-        RunNotFoundError
+        ...     except pte_tracking.RunNotFoundError as error:
+        ...         print(str(error).rpartition("/")[2])
+        run.json: damaged or not a run manifest: Object missing required field `id`. Move the run elsewhere or choose ...
     """
 
 
