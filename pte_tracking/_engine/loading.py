@@ -177,7 +177,10 @@ def _select_local(
         return _select_path(directory, Path(source))
     manifest, checkpoints = Manifest.load(directory), list_checkpoints(directory)
     if not checkpoints:
-        raise LookupError(f"{call}: the run in {str(directory)!r} has no snapshot. Add extensions.snapshot().")
+        raise LookupError(
+            f"{call}: the run in {str(directory)!r} has no snapshot. extensions.snapshot() saves "
+            "one within manager.iterations() or run_iteration()."
+        )
     if source == "latest":
         ranked = checkpoints[::-1]
     elif source == "best":
@@ -230,10 +233,7 @@ def _restore(selected: SelectedSnapshot, given: Mapping[str, Any]) -> None:
     single_parts = {part for part, value in given.items() if value is not None and not isinstance(value, Mapping)}
     state = selected.state
     check_format(state)
-    objects = {
-        part: _by_saved_name(part, by_name, state.get(part, {}), part in single_parts)
-        for part, by_name in objects.items()
-    }
+    objects = {part: _by_saved_name(part, by_name, state, part in single_parts) for part, by_name in objects.items()}
     states: dict[str, Any] = {part: {name: state[part][name] for name in by_name} for part, by_name in objects.items()}
     states["parameters"] = state["parameters"]
     parts, allowed = (
@@ -259,17 +259,20 @@ def _is_distributed(model: Any) -> bool:
     return is_flat(model) or any(map(is_sharded, model.state_dict().values()))
 
 
-def _by_saved_name(part: str, objects: Mapping[str, Any], saved: Mapping[str, Any], is_single: bool) -> dict[str, Any]:
+def _by_saved_name(part: str, objects: Mapping[str, Any], state: Mapping[str, Any], is_single: bool) -> dict[str, Any]:
     """Return the objects by their names in the snapshot."""
+    saved: Mapping[str, Any] = state.get(part, {})
     names = {name: name for name in objects}
     if is_single and "main" not in saved and len(saved) == 1:
         names = dict(zip(objects, saved, strict=True))
     missing = [name for name in names.values() if name not in saved]
     if missing:
+        others = ("models", "optimizers", "state_objects")
+        found = [f"{missing[0]!r} is in {other}=." for other in others if missing[0] in state.get(other, {})]
         raise ValueError(
             f"{part}: the snapshot does not contain {', '.join(map(repr, missing))}. It contains "
-            f"{', '.join(map(repr, saved)) or 'none'}, and {', '.join(map(repr, objects))} was passed. Pass the "
-            "objects by these names."
+            f"{', '.join(map(repr, saved)) or 'none'}, and {', '.join(map(repr, objects))} was passed. "
+            f"{' '.join(found) or 'Pass the objects by these names.'}"
         )
     return {names[name]: item for name, item in objects.items()}
 

@@ -83,7 +83,9 @@ def save(path: Path, state: Mapping[str, Any]) -> FileDigest:
         torch.save(state, path)
     except RuntimeError as error:  # torch does not report the cause
         free = shutil.disk_usage(path.parent).free
-        raise OSError(f"torch failed to write {path.name} ({free / 1e6:.0f} MB are free): {error}") from error
+        raise OSError(
+            f"torch failed to write {path.name}, {free / 1e6:.1f} MB of the disk are free: {str(error).splitlines()[0]}"
+        ) from error
     sync_file(path)
     return digest_file(path)
 

@@ -41,7 +41,7 @@ class RunNotFoundError(ValueError):
         ...         pte_tracking.Run(directory).open()
         ...     except pte_tracking.RunNotFoundError as error:
         ...         print(str(error).rpartition("/")[2])
-        run.json: damaged or not a run manifest: Object missing required field `id`. Move the run elsewhere or choose ...
+        run.json: damaged or not a run manifest: Object missing required field `id`. Move the run ...
     """
 
 

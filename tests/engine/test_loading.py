@@ -255,3 +255,14 @@ def test_load_damaged_snapshot_is_skipped_or_refused(tmp_path: Path, caplog: pyt
         (tmp_path / f"snapshot_iter_{step}").unlink()
     with pytest.raises(pte.SnapshotError, match="no other snapshot can be used"):
         pte.load(tmp_path)
+
+
+def test_load_of_a_state_object_as_model_names_its_part(tmp_path: Path) -> None:
+    average = nn.Linear(1, 1)
+    manager = pte.ExtensionsManager(
+        nn.Linear(1, 1), 1, [extensions.snapshot()], iters_per_epoch=1, out_dir=tmp_path, state_objects={"ema": average}
+    )
+    for _ in manager.iterations():
+        pass
+    with pytest.raises(ValueError, match=r"models: .* does not contain 'ema'.* 'ema' is in state_objects=\."):
+        pte.load(tmp_path, models={"ema": average})
