@@ -9,7 +9,7 @@ from pathlib import Path
 from pte_tracking._cli.rendering import fail
 from pte_tracking._runs import plot_style
 from pte_tracking._store.dependencies import required_by
-from pte_tracking._store.metrics import read_metrics
+from pte_tracking._store.metrics import read_points
 
 _MAX_PANELS = 30
 _COLUMNS = 3
@@ -58,8 +58,7 @@ def plot_comparison(path: Path, runs: Mapping[str, Path], keys: Sequence[str]) -
 
 def _read_curves(directory: Path, keys: Sequence[str]) -> dict[str, tuple[list[int], list[float]]]:
     curves: dict[str, tuple[list[int], list[float]]] = {key: ([], []) for key in keys}
-    for event in read_metrics(directory):
-        points = event.points
+    for event, points in read_points(directory):
         for key in curves.keys() & points.keys():
             curves[key][0].append(event.step)
             curves[key][1].append(points[key])  # type: ignore[arg-type]  # decoded as numbers

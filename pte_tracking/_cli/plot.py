@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pte_tracking._store.metric_names import primary_metric
-from pte_tracking._store.metrics import RunMetrics, read_metrics
+from pte_tracking._store.metrics import RunMetrics, read_points
 from pte_tracking._store.printable import escape_line
 
 _MAX_POINTS = 500
@@ -73,11 +73,11 @@ def _read_curves(directory: Path, primary: str, *, has_colors: bool) -> dict[str
     """
     last_name = primary.rpartition("/")[2]
     curves: dict[str, list[tuple[int, float]]] = {primary: []}
-    for row in read_metrics(directory):
-        for key, value in row.points.items():
+    for event, points in read_points(directory):
+        for key, value in points.items():
             is_plotted = key == primary or (has_colors and key.rpartition("/")[2] == last_name)
             if is_plotted and math.isfinite(value):  # type: ignore[arg-type]  # decoded as numbers
-                curves.setdefault(key, []).append((row.step, value))  # type: ignore[arg-type]
+                curves.setdefault(key, []).append((event.step, value))  # type: ignore[arg-type]
     return curves
 
 

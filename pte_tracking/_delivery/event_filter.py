@@ -12,6 +12,7 @@ from pte_tracking._delivery.file_fallback import FileFallback
 from pte_tracking._delivery.mapped_keys import MappedKeys
 from pte_tracking._delivery.superseded_points import SupersededPoints
 from pte_tracking._store.events import AnyEvent, Checkpoint, FirstBatch, Metrics, Params, Tags
+from pte_tracking._store.metrics import FirstValues
 from pte_tracking.sinks import Display, EventKind, Limits
 
 #: Keys of figures, images, texts and histograms, which backends may store below one directory.
@@ -37,8 +38,7 @@ class EventFilter:
         self._shows = shows
         self._fallback = FileFallback(shows)
         self._event_names = EventNames(key, limits)
-        self._step: int | None = None
-        self._keys: dict[str, str | None] = {}
+        self._first_values = FirstValues()
         self._superseded = SupersededPoints(key)
         self._mapped_keys = MappedKeys(key, limits)
 
@@ -51,15 +51,15 @@ class EventFilter:
     def state(self) -> dict[str, Any]:
         """Return the state to save: the current step, its keys with the log of each key, and names in the backend."""
         return {
-            "step": self._step,
-            "keys": self._keys,
+            "step": self._first_values.step,
+            "keys": self._first_values.keys,
             "names": self._event_names.state(),
             "mapped": self._mapped_keys.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a state that :meth:`state` returned. Suppressed data points are cleared."""
-        self._step, self._keys = state.get("step"), dict(state.get("keys", {}))
+        self._first_values.step, self._first_values.keys = state.get("step"), dict(state.get("keys", {}))
         self._event_names.restore(state.get("names", []))
         self._mapped_keys.restore(state.get("mapped", {}))
         self._superseded.clear()
@@ -70,16 +70,16 @@ class EventFilter:
         Args:
             backwards: Effective history up to that position, newest event first.
         """
-        self._step, self._keys = None, {}
+        first = self._first_values = FirstValues()
         if self._limits.separate_logs:
             return
         for event in backwards:
             if isinstance(event, Metrics) and self._accepts(event):
-                if event.step != self._step is not None:
+                if event.step != first.step is not None:
                     return
-                self._step = event.step
+                first.step = event.step
                 if not event.explicit:
-                    self._keys.update(dict.fromkeys(event.points, event.log))
+                    first.keys.update(dict.fromkeys(event.points, event.log))
 
     def suppress(self, superseded: Iterable[AnyEvent]) -> None:
         """Do not select the data points of these events again."""
@@ -115,7 +115,7 @@ class EventFilter:
     def _metrics(self, event: Metrics) -> Iterator[Metrics]:
         values = event.values
         if not self._limits.separate_logs:
-            values = event.points if event.explicit else self._drop_repeated(event, event.points)
+            values = self._first_values.select(event)
         elif event.log is None:
             return
         if self._superseded and event.seq > 0:  # samples of system metrics have other steps
@@ -129,13 +129,6 @@ class EventFilter:
         items = list(values.items())
         for start in range(0, len(items), max_values):
             yield self._with_values(event, dict(items[start : start + max_values]))
-
-    def _drop_repeated(self, event: Metrics, values: dict[str, Any]) -> dict[str, Any]:
-        if event.step != self._step:
-            self._step, self._keys = event.step, {}
-        repeated = self._keys.keys() & values.keys()
-        self._keys.update(dict.fromkeys(values.keys() - repeated, event.log))
-        return {key: value for key, value in values.items() if key not in repeated} if repeated else values
 
     def _with_values(self, event: Any, values: dict[str, Any]) -> Any:
         return event if values == event.values else msgspec.structs.replace(event, values=values)

@@ -17,7 +17,7 @@ from pte_tracking._store.discovery import find_run, find_runs
 from pte_tracking._store.events import Checkpoint, Metrics, Scalar, Status
 from pte_tracking._store.layout import check_directory
 from pte_tracking._store.manifest import RunNotFoundError
-from pte_tracking._store.metrics import MetricSummary, read_metrics, read_rows, summarize_metrics
+from pte_tracking._store.metrics import MetricSummary, read_points, read_rows, summarize_metrics
 from pte_tracking._store.status import read_status
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ class StoredRun:
             library: Library of the data frame.
 
         Returns:
-            The data frame, in the order in which the metrics were logged.
+            The data frame, in the order in which the metrics were logged. Points of metrics that no sink receives,
+            such as those of ``LogReport(sinks=[])``, are at the end.
 
         Raises:
             ValueError: If ``kind`` or ``library`` is unknown, or the run has rows in other logs only.
@@ -174,8 +175,8 @@ class StoredRun:
         return [_to_record(row) for row in rows if row.log == log]
 
     def _read_points(self) -> Iterator[dict[str, Any]]:
-        for event in read_metrics(self.directory):
-            for key, value in event.points.items():
+        for event, points in read_points(self.directory):
+            for key, value in points.items():
                 yield {"key": key, "step": event.step, "value": value, "epoch": event.epoch, "time": event.time}
 
 

@@ -42,7 +42,8 @@ class RunSummary(msgspec.Struct, frozen=True):
         provenance: Origin of the last session that recorded it.
         step: Highest step of a row or a checkpoint. None if there are none.
         rows: Last rows of the JSON log ``log``, or of the first log of the run, oldest first, at most 8.
-        other_rows: The same of the other logs with recent rows, by file name.
+        other_rows: The same of the other logs with recent rows, by file name. Logs that no sink receives are omitted
+            if there is another one.
         checkpoints: Effective checkpoints in ascending order of their steps.
         ranking: Metric by which the training ranks the snapshots, and ``"min"`` or ``"max"``. None if it does not.
         best_checkpoint: Path of the best checkpoint by this metric. None if there is none.
@@ -152,13 +153,21 @@ def read_provenance(directory: Path) -> dict[str, str]:
 
 
 def _read_last_rows(path: Path) -> list[tuple[str, list[dict[str, Number]]]]:
-    """Return the last rows of each log that has any among the newest rows of the run, by the names of the logs."""
+    """Return the last rows of each log that has any among the newest rows of the run, by the names of the logs.
+
+    The rows of logs that no sink receives are returned only if there are no others.
+    """
     newest = (event for event in read_effective_reversed(path) if isinstance(event, Metrics))
     rows: dict[str, deque[dict[str, Number]]] = {}
+    sent: set[str] = set()
     for event in itertools.islice(newest, _MAX_SEARCHED_ROWS):
-        if event.log is not None and len(kept := rows.setdefault(event.log, deque())) < _MAX_ROWS:
+        if event.log is None:
+            continue
+        if event.sinks != []:
+            sent.add(event.log)
+        if len(kept := rows.setdefault(event.log, deque())) < _MAX_ROWS:
             kept.appendleft(_to_row(event))
-    return sorted((log, list(kept)) for log, kept in rows.items())
+    return sorted((log, list(kept)) for log, kept in rows.items() if log in (sent or rows))
 
 
 def _to_row(event: Metrics) -> dict[str, Number]:

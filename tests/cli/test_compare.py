@@ -52,6 +52,16 @@ def test_compare_plot_panels_have_the_same_steps(tmp_path: Path, monkeypatch: py
     assert all(label.get_visible() for panel in (first, second) for label in panel.get_xticklabels())
 
 
+def test_compare_omits_the_log_of_a_printed_table(run_with_table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    invoke("compare", run_with_table, run_with_table, "--plot", run_with_table / "out.png")
+    xs, ys = figures[0].axes[0].lines[0].get_data()
+    assert list(zip(xs, ys, strict=True)) == [(2, 1.5), (4, 3.5), (6, 1.5), (8, 3.5)]
+    compared = json.loads(invoke("compare", run_with_table, run_with_table, "--json").output)
+    assert compared["metrics"][str(run_with_table)]["loss"]["last"] == 3.5
+
+
 def test_compare_plot_of_selected_metric_is_narrower(runs: list[Path], tmp_path: Path) -> None:
     widths = []
     for options in ([], ["--metric", "own0"]):

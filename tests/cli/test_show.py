@@ -11,6 +11,7 @@ from rich.console import Console
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking._cli import plot
 from pte_tracking._cli.rendering import print_latest
 from pte_tracking._delivery.cursor import Cursor, CursorStore
 from pte_tracking._store import metrics
@@ -77,6 +78,24 @@ def test_show_prints_the_rows_of_each_log(tmp_path: Path) -> None:
     assert [(row["iteration"], row["loss"]) for row in shown["rows"]] == [(2, 1.5), (4, 3.5), (6, 1.5), (8, 3.5)]
     assert [(row["iteration"], row["loss"]) for row in shown["other_rows"]["log_1"]] == [(4, 2.5), (8, 2.5)]
     assert re.search(r"Last rows of log_1 *\n.*iteration.*\n +1 +4 +2.5\n", invoke("show", tmp_path).output)
+
+
+def test_show_omits_the_log_of_a_printed_table(run_with_table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plotted: list[list[tuple[int, float]]] = []
+    monkeypatch.setattr(plot, "draw_curves", lambda curves, *_: plotted.extend(curves) or [])
+    output = invoke("show", run_with_table).output
+    assert plotted == [[(2, 1.5), (4, 3.5), (6, 1.5), (8, 3.5)]]
+    assert "Last rows" in output
+    assert "log_1" not in output
+
+
+def test_show_prints_rows_that_no_sink_receives_if_there_are_no_others(tmp_path: Path) -> None:
+    own = [extensions.PrintReport(["loss"], log_report=extensions.LogReport(sinks=[]))]
+    manager = pte.ExtensionsManager({}, 1, own, out_dir=tmp_path, sinks=["json"])
+    for value in manager.iterations([1.0, 2.0]):
+        pte.report({"loss": value})
+    shown = json.loads(invoke("show", tmp_path, "--json").output)
+    assert [(row["iteration"], row["loss"]) for row in shown["rows"]] == [(2, 1.5)]
 
 
 def test_list_shows_best_value(run: Path) -> None:

@@ -117,6 +117,20 @@ def test_frame_of_points_has_measured_values_at_their_own_steps(tmp_path: Path) 
     assert [checkpoint.step for checkpoint in stored.checkpoints] == [3, 6, 8]
 
 
+def test_points_and_metrics_omit_the_log_of_a_printed_table(tmp_path: Path) -> None:
+    own = [
+        extensions.LogReport(trigger=(2, "iteration")),
+        extensions.PrintReport(["loss"], log_report=extensions.LogReport(sinks=[])),
+    ]
+    manager = pte.ExtensionsManager({}, 1, own, out_dir=tmp_path, sinks=["json"])
+    for value in manager.iterations([1.0, 2.0, 3.0, 4.0]):
+        pte.report({"loss": value})
+    (stored,) = pte.open_runs(tmp_path)
+    assert stored.frame("points")[["step", "value"]].to_numpy().tolist() == [[2, 1.5], [4, 3.5]]
+    assert (stored.metrics["loss"].last, stored.metrics["loss"].highest) == (3.5, 3.5)
+    assert stored.frame(log="log_1")["loss"].tolist() == [2.5]
+
+
 @pytest.mark.parametrize("kind", ["rows", "points"])
 def test_frames_of_both_libraries_are_equal(kind: Any, tmp_path: Path) -> None:
     with pte.Run(tmp_path) as run:
