@@ -93,6 +93,10 @@ class IgniteExtensionsManager(ExtensionsManager):
         (4, True)
     """
 
+    #: Iteration at which the last call of engine.run() started.
+    _first_iteration = 0
+    _has_named_limits = False
+
     @refuse_names(**MANAGER_NAMES)
     @check_positions("engine", "models", "max_epochs", "extensions")
     @refuse_unknown()
@@ -145,10 +149,7 @@ class IgniteExtensionsManager(ExtensionsManager):
         # The manager's number of iterations minus the engine's, which starts to count again after max_epochs.
         self._iteration_offset = 0
         self._started_epoch = 0
-        #: Iteration at which the last call of engine.run() started.
-        self._first_iteration = 0
         self._has_unfinished_iteration = False
-        self._has_named_limits = False
         engine.add_event_handler(Events.STARTED, self._on_started)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._on_batch_requested)
         engine.add_event_handler(Events.ITERATION_STARTED, self._on_iteration_started)
@@ -224,8 +225,8 @@ class IgniteExtensionsManager(ExtensionsManager):
         length = self.training_length
         _logger.log(
             logging.INFO if has_trained else logging.WARNING,
-            "engine.run() ended at iteration %d%s, because its %s is %d. The manager trains until %s. To continue, pass "
-            "a higher %s to engine.run().",
+            "engine.run() ended at iteration %d%s, because its %s is %d. The manager trains until %s. To continue, "
+            "pass a higher %s to engine.run().",
             *(self.iteration, "" if has_trained else " and trained nothing", name, limit),
             *("its stop trigger fires" if length is None else f"{length[0]} {length[1]}s are complete", name),
         )
