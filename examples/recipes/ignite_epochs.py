@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import pte_tracking as pte
 from pte_tracking import extensions
 
+EPOCHS = 5
+
 
 def main() -> None:
     torch.manual_seed(0)
@@ -39,7 +41,7 @@ def main() -> None:
     manager = pte.IgniteExtensionsManager(
         trainer,
         model,
-        5,
+        EPOCHS,
         [
             extensions.LogReport(),
             extensions.PrintReport(["epoch", "train/loss", "val/loss", "val/accuracy", "train/lr"]),
@@ -50,7 +52,7 @@ def main() -> None:
         state_objects={"scheduler": scheduler},  # The handler steps it.
     )
     manager.resume()
-    trainer.run(DataLoader(train, 20, shuffle=True), max_epochs=5)
+    trainer.run(DataLoader(train, 20, shuffle=True), max_epochs=EPOCHS)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,9 +23,12 @@ from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
 from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.dependencies import required_by
 from pte_tracking.sinks import Sink
+from pte_tracking.triggers import IntervalTrigger
 
 if TYPE_CHECKING:
     from ignite.engine import Engine, State
+
+_logger = logging.getLogger("pte_tracking")
 
 
 class IgniteExtensionsManager(ExtensionsManager):
@@ -87,6 +92,10 @@ class IgniteExtensionsManager(ExtensionsManager):
         >>> manager.iteration, manager.is_ended
         (4, True)
     """
+
+    #: Iteration at which the last call of engine.run() started.
+    _first_iteration = 0
+    _has_named_limits = False
 
     @refuse_names(**MANAGER_NAMES)
     @check_positions("engine", "models", "max_epochs", "extensions")
@@ -168,6 +177,7 @@ class IgniteExtensionsManager(ExtensionsManager):
                 self.close()
             else:
                 self._iteration_scope.save_last()
+                self._name_limits(state)
             return state
 
         return run_and_close
@@ -195,8 +205,31 @@ class IgniteExtensionsManager(ExtensionsManager):
         else:
             self._iteration_offset = max(0, self.iteration - state.iteration)
         self.start()
+        self._first_iteration = self.iteration
         if self._stop.should_stop:
             engine.terminate()
+
+    def _name_limits(self, state: State) -> None:
+        """Log that the length of the engine ended the training, and not that of the manager."""
+        max_iters = getattr(state, "max_iters", None)  # since Ignite 0.5.3
+        name, limit, done = "max_iters", max_iters, state.iteration
+        if max_iters is None:
+            name, limit, done = "max_epochs", state.max_epochs, state.epoch
+        has_trained = self.iteration > self._first_iteration
+        is_planned = isinstance(self._stop.trigger, IntervalTrigger) or not math.isinf(self.max_epochs)
+        if limit is None or done < limit or self.world.rank or (has_trained and not is_planned):
+            return
+        if (self.engine.should_terminate and max_iters is None) or (has_trained and self._has_named_limits):
+            return
+        self._has_named_limits = True
+        length = self.training_length
+        _logger.log(
+            logging.INFO if has_trained else logging.WARNING,
+            "engine.run() ended at iteration %d%s, because its %s is %d. The manager trains until %s. To continue, "
+            "pass a higher %s to engine.run().",
+            *(self.iteration, "" if has_trained else " and trained nothing", name, limit),
+            *("its stop trigger fires" if length is None else f"{length[0]} {length[1]}s are complete", name),
+        )
 
     def _on_iteration_started(self, engine: Engine) -> None:
         if engine.state.epoch != self._started_epoch:

@@ -97,7 +97,7 @@ class Lifecycle:
     ) -> None:
         self.phase = Phase.NEW
         self.due: list[tuple[ExtensionEntry, Callable[[Manager], object]]] = []
-        #: Iteration of the last saved states, and the entries that saved them.
+        #: Iteration of the last saved or restored states, and the entries that need not save it again.
         self._saved: tuple[int, list[ExtensionEntry]] = (-1, [])
         self.is_saving = False
         #: Exception that was handled when the training started.
@@ -220,6 +220,7 @@ class Lifecycle:
         if best := ranking(self._extensions):
             owner.run.set_ranking(best.key, best.mode)
         self._extensions.initialize(owner)
+        self._saved = owner.iteration, list(self._extensions.saving)
         if owner.is_before_training:
             with owner.reporter.scope(owner.observation):
                 self._extensions.call_before_training(owner)

@@ -13,6 +13,7 @@ from pte_tracking._interface.extension import Manager, Unit
 from pte_tracking._interface.progress import Progress
 from pte_tracking._snapshots.save_failure import named_failure
 from pte_tracking.triggers import EarlyStoppingTrigger, IntervalTrigger, Trigger
+from pte_tracking.triggers.interval import has_ended
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -105,7 +106,10 @@ class StopCondition:
         """
         if state["stop_trigger"]:
             load_allowed(STOP_TRIGGER, self.trigger, state["stop_trigger"], undo, allowed)
-        if isinstance(self.trigger, IntervalTrigger | EarlyStoppingTrigger) and progress.has_epoch_length:
+        # A length or a patience decides by its current number, which may be higher than that of the snapshot.
+        if self._length is not None:
+            self._has_fired = has_ended(self._length, progress)
+        elif isinstance(self.trigger, EarlyStoppingTrigger):
             self._has_fired = self.trigger.is_reached(progress)
         else:
             self._has_fired = state["is_over"] and STOP_TRIGGER not in allowed
@@ -118,7 +122,7 @@ class StopCondition:
             progress: Progress of the training.
         """
         length = self._length if self._is_planned else self._limit
-        if length is not None and length.is_reached(progress):
+        if length is not None and has_ended(length, progress):
             return "", f"increase max_{length.unit}s, which is {length.period}"
         if self._length is not None:
             return "", f"increase stop_trigger, which is {self._length.training_length}"
@@ -127,5 +131,4 @@ class StopCondition:
         return " by its stop_trigger", "change stop_trigger, and call resume(allow=['stop_trigger'])"
 
     def _is_limit_reached(self, progress: Progress) -> bool:
-        limit = self._limit
-        return limit is not None and (limit.unit != "epoch" or progress.has_epoch_length) and limit.is_reached(progress)
+        return self._limit is not None and has_ended(self._limit, progress)

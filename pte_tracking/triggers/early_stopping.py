@@ -15,7 +15,7 @@ from pte_tracking._store.messages import write_above_bars
 from pte_tracking._store.metric_names import is_known_metric, is_lower_better
 from pte_tracking.triggers._base import Trigger
 from pte_tracking.triggers._conversion import get_trigger
-from pte_tracking.triggers.interval import IntervalTrigger
+from pte_tracking.triggers.interval import IntervalTrigger, has_ended
 from pte_tracking.triggers.interval_mean import IntervalMean
 
 _logger = logging.getLogger("pte_tracking")
@@ -145,7 +145,7 @@ class EarlyStoppingTrigger(Trigger):
         Args:
             progress: Iteration and epoch counters of the training.
         """
-        return self._bad_intervals >= self._patience or self._max_trigger.is_reached(progress)
+        return self._bad_intervals >= self._patience or has_ended(self._max_trigger, progress)
 
     def describe_stop(self) -> tuple[str, str]:
         """Return text for a message: how the trigger ended the training, and what to change to continue it."""

@@ -87,6 +87,16 @@ class IntervalTrigger(Trigger):
         return f"IntervalTrigger({self.period!r}, {self.unit!r})"
 
 
+def has_ended(length: IntervalTrigger, progress: Progress) -> bool:
+    """Return whether a length of the training is reached. One in epochs is not, as long as the epoch length is unknown.
+
+    Args:
+        length: The length.
+        progress: Iteration and epoch counters of the training.
+    """
+    return (length.unit == "iteration" or progress.has_epoch_length) and length.is_reached(progress)
+
+
 def check_unit(unit: object) -> None:
     """Raise ValueError unless the unit is ``"epoch"`` or ``"iteration"``."""
     if unit not in _UNITS:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import pte_tracking as pte
 from pte_tracking import extensions
@@ -189,3 +193,96 @@ def test_resume_with_many_other_params_names_five(tmp_path: Path, caplog: pytest
     make_manager(tmp_path, params={f"p{index}": 1 for index in range(9)}).resume()
     (message,) = caplog.messages
     assert "p4 was 0 and is 1; and 4 more." in message
+
+
+# -- more iterations ---------------------------------------------------------------------------------------------------
+
+
+def early_by_iterations(patience: int, length: int) -> pte.triggers.EarlyStoppingTrigger:
+    return pte.triggers.EarlyStoppingTrigger((2, "iteration"), "loss", patience, max_trigger=(length, "iteration"))
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True], ids=["complete", "interrupted"])
+@pytest.mark.parametrize("has_loader", [False, True], ids=["no loader", "loader"])
+@pytest.mark.parametrize(
+    ("first", "second", "argument"),
+    [
+        ({"max_iterations": 6}, {"max_iterations": 9}, "max_iterations, which is 9"),
+        ({"stop_trigger": (6, "iteration")}, {"stop_trigger": (9, "iteration")}, "stop_trigger, which is (9, 'iter"),
+        ({"max_iterations": 6}, {"stop_trigger": (9, "iteration")}, "stop_trigger, which is (9, 'iteration')"),
+        ({"stop_trigger": early_by_iterations(2, 99)}, {"stop_trigger": early_by_iterations(3, 9)}, "max_trigger of"),
+        ({"stop_trigger": early_by_iterations(9, 6)}, {"stop_trigger": early_by_iterations(9, 9)}, "max_trigger of"),
+    ],
+    ids=["max_iterations", "stop_trigger", "another argument", "patience", "maximum"],
+)
+def test_training_of_more_iterations_continues_and_its_message_names_their_argument(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    is_interrupted: bool,
+    has_loader: bool,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    argument: str,
+) -> None:
+    def run(length: dict[str, Any], stop_at: int | None = None) -> int:
+        snapshot = extensions.snapshot(trigger=(1, "iteration"))
+        length = copy.deepcopy(length)  # a trigger has a state
+        manager = pte.ExtensionsManager({}, extensions=[snapshot], out_dir=tmp_path, **length)
+        manager.resume()
+        for _ in manager.iterations(range(3) if has_loader else None):
+            pte.report({"loss": 1.0})
+            if manager.iteration == stop_at:
+                break
+        manager.close()
+        return manager.iteration
+
+    assert run(first, stop_at=3 if is_interrupted else None) in (4, 6)
+    assert run(second) in (8, 9)
+    caplog.clear()
+    run(second)
+    (message,) = caplog.messages
+    assert "nothing is left to train. To continue, " in message
+    assert argument in message or "patience" in message
+
+
+@pytest.mark.parametrize("first", [{"max_iterations": 4}, {"max_epochs": 2}], ids=["iterations", "epochs"])
+def test_training_of_iterations_without_a_loader_continues_with_epochs_of_a_loader(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: dict[str, int]
+) -> None:
+    for length, loader, end in (
+        (first, range(2) if "max_epochs" in first else None, 4),
+        ({"max_epochs": 4}, range(2), 8),
+    ):
+        manager = pte.ExtensionsManager(
+            {}, extensions=[extensions.snapshot(trigger=(2, "iteration"))], out_dir=tmp_path, **length
+        )
+        manager.resume()
+        for _ in manager.iterations(loader):
+            pass
+        assert manager.iteration == end
+    assert not any("nothing is left" in message for message in caplog.messages)
+
+
+class Stream:
+    """Data without a length."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(torch.ones(50, 1, 1))
+
+
+def test_trainer_of_more_iterations_without_epoch_length_continues(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for iterations in (4, 6):
+        optimizer: Any = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+        optimizer.target = nn.Linear(1, 1)
+        updater = pte.updaters.StandardUpdater(
+            Stream(), optimizer, loss_func=lambda batch: batch.sum().requires_grad_()
+        )
+        snapshot = extensions.snapshot(trigger=(2, "iteration"))
+        trainer = pte.Trainer(updater, (iterations, "iteration"), tmp_path, [snapshot])
+        assert updater.iters_per_epoch is None
+        trainer.resume()
+        trainer.run()
+        assert trainer.manager.iteration == iterations
+    assert f"{tmp_path}: resumed from snapshot_iter_4 at iteration 4 of 6." in caplog.messages

@@ -40,6 +40,8 @@ class Job:
         self.optimizer: Any = torch.optim.SGD(self.model.parameters(), lr=0.1)
         self.optimizer.target = self.model
         self.manager: Any = None
+        #: Limit of the Ignite engine, if it is not that of the manager.
+        self.engine_epochs: int | None = None
 
     def _options(self) -> dict[str, Any]:
         return {"optimizers": self.optimizer, "out_dir": self.directory, "sinks": ["json"], "stop_trigger": self.stop}
@@ -95,7 +97,7 @@ class Job:
         if resume:
             self.manager.resume()
         self.on_engine(engine)
-        engine.run(loader, max_epochs=self.epochs)
+        engine.run(loader, max_epochs=self.engine_epochs or self.epochs)
 
     def on_engine(self, engine: Any) -> None:
         """Attach handlers."""
@@ -190,6 +192,77 @@ def test_last_state_is_not_saved_in_place_of_a_chosen_one(tmp_path: Path, make_s
     Job(tmp_path, saved, stop=(3, "iteration")).run_loop()
     if (tmp_path / "best").exists() and isinstance(saved, type(extensions.snapshot())):
         assert step_of(tmp_path, "best") == 2
+
+
+def ranked_snapshot() -> Any:
+    return extensions.snapshot(n_retains=1, keep_best=("loss", "min", 1))
+
+
+def content_of(directory: Path) -> tuple[Any, ...]:
+    (name,) = list_snapshots(directory)
+    (entry,) = json.loads((directory / "checkpoints.json").read_text())
+    # A resume records the snapshot again, after the journal is rewound to it.
+    return name, (directory / name).read_bytes(), {**entry, "seq": 0, "time": 0}
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_second_start_of_a_complete_training_leaves_its_snapshot_unchanged(tmp_path: Path, front_end: str) -> None:
+    getattr(Job(tmp_path, ranked_snapshot()), front_end)()
+    before = content_of(tmp_path)
+    getattr(Job(tmp_path, ranked_snapshot()), front_end)(resume=True)
+    assert content_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("leave", ["break", "start", "trainer", "ignite"])
+def test_longer_training_left_before_its_first_iteration_leaves_the_snapshot_unchanged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, leave: str
+) -> None:
+    front_end = f"run_{leave}" if leave in ("trainer", "ignite") else "run_loop"
+    getattr(Job(tmp_path, ranked_snapshot()), front_end)()
+    before = content_of(tmp_path)
+    caplog.clear()
+    job = Job(tmp_path, ranked_snapshot(), epochs=5)
+    if leave == "ignite":
+        job.engine_epochs = 3
+        job.run_ignite(resume=True)
+        job.manager.close()
+    elif leave == "trainer":
+        updater = updaters.StandardUpdater(DATA, job.optimizer, loss_func=job._loss)
+        manager = pte.Trainer(updater, (5, "epoch"), tmp_path, job.entries, sinks=["json"]).manager
+        manager.resume()
+        with manager:
+            manager.start()
+    else:
+        manager = pte.ExtensionsManager(job.model, 5, job.entries, **job._options())
+        manager.resume()
+        if leave == "start":
+            manager.start()
+        for _ in manager.batches(DATA):
+            break
+        manager.close()
+    assert content_of(tmp_path) == before
+    assert pte.load(tmp_path, "best").values["loss"] == before[2]["values"]["loss"]
+    assert not any("keep_best" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("is_resumed", [False, True], ids=["new", "resumed"])
+def test_ignite_engine_that_ends_before_the_manager_names_both_lengths(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_resumed: bool
+) -> None:
+    caplog.set_level(logging.INFO, "pte_tracking")
+    if is_resumed:
+        Job(tmp_path, ranked_snapshot()).run_ignite()
+    assert not any("engine.run()" in message for message in caplog.messages)
+    job = Job(tmp_path, ranked_snapshot(), epochs=5)
+    job.engine_epochs = 3
+    job.run_ignite(resume=is_resumed)
+    (record,) = (record for record in caplog.records if "engine.run()" in record.getMessage())
+    assert record.levelname == ("WARNING" if is_resumed else "INFO")
+    assert record.getMessage() == (
+        f"engine.run() ended at iteration 18{' and trained nothing' if is_resumed else ''}, because its max_epochs is "
+        "3. The manager trains until 5 epochs are complete. To continue, pass a higher max_epochs to engine.run()."
+    )
+    job.manager.close()
 
 
 def test_break_and_close_save_nothing(tmp_path: Path) -> None:
