@@ -44,7 +44,7 @@ def train(model: nn.Module, loader: Batches, optimizer: optim.Optimizer) -> None
 def test(model: nn.Module, image: Tensor, label: Tensor) -> None:
     output = model(image)
     pte.report({"test/loss": (F.cross_entropy(output, label), len(label))})
-    pte.report({"test/accuracy": ((output.argmax(1) == label).float().mean(), len(label))})
+    pte.report({"test/accuracy": ((output.argmax(1) == label).double().mean(), len(label))})
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def main() -> None:
         output = model(x)
         # With the batch size as weight, the mean over the batches is the mean over the examples.
         pte.report({"val/loss": (F.cross_entropy(output, target), len(x))})
-        pte.report({"val/accuracy": ((output.argmax(1) == target).float().mean(), len(x))})
+        pte.report({"val/accuracy": ((output.argmax(1) == target).double().mean(), len(x))})
 
     manager = pte.ExtensionsManager(
         model,

@@ -75,7 +75,8 @@ def log_restart(run: Run) -> None:
     Args:
         run: The run.
     """
-    _logger.info("%s: the run has no usable snapshot, so it restarts at iteration 0.", run.directory)
+    known = "usable snapshot" if run.checkpoints() else "snapshot"
+    _logger.info("%s: the run has no %s, so it restarts at iteration 0.", run.directory, known)
 
 
 def _differing_params(run: Run) -> list[str]:

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 #: Hints for arguments that several classes have in pytorch-pfn-extras.
 NO_WRITERS = (
     "There are no writers. Pass out_dir= to the manager for the directory, and sinks=, such as "
-    "['json', 'tensorboard'], for the destinations. Snapshots are always written in a separate thread."
+    "['json', 'tensorboard'], for the destinations. Snapshots are written in a separate thread by default."
 )
 NO_PROFILER = "There is no profiler. Use torch.profiler in the training loop."
 #: Hints for other spellings of the arguments of a manager.

@@ -90,6 +90,9 @@ class RecordedRun:
     def deliver(self, *, save_cursor: bool = True) -> None:
         """Deliver the pending events.
 
+        If the connection raises an exception, it is discarded. The next delivery opens another one and repeats the
+        events, as the delivery process does after a pause.
+
         Args:
             save_cursor: Whether to deliver all events and save the cursor (the default). If False, one batch is
                 written, and a crash occurs before the cursor is saved. The next delivery repeats the batch.
@@ -97,10 +100,14 @@ class RecordedRun:
         if self._consumer is None:
             self._consumer = SampleConsumer(self.directory, self.manifest, self.manifest.sinks[0])
         if save_cursor:
-            while self._consumer.deliver_next():
-                pass
-            while self._consumer.poll("RUNNING"):
-                pass
+            try:
+                while self._consumer.deliver_next():
+                    pass
+                while self._consumer.poll("RUNNING"):
+                    pass
+            except BaseException:
+                self.crash()
+                raise
             return
         self._consumer.save = _raise_crash  # type: ignore[method-assign]
         with contextlib.suppress(_CrashError):

@@ -193,3 +193,21 @@ def test_training_with_log_report_writes_same_rows_as_json_log(tmp_path: Path) -
         run.log_metrics({"loss": 0.0}, 1)
     (archived,) = (out / "previous").glob("*/log.csv")
     pandas.testing.assert_frame_equal(pandas.read_csv(archived), table)
+
+
+def test_events_of_a_failed_write_are_delivered_by_the_next_connection(
+    run: RecordedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.log(1, {"loss": 0.5})
+    run.deliver()
+    run.log(2, {"loss": 0.25})
+    with monkeypatch.context() as patch:
+        patch.setattr("pte_backends.csv._sink.CsvConnection.write", fail)
+        with pytest.raises(OSError, match="unavailable"):
+            run.deliver()
+    run.end()
+    assert read(run).splitlines()[1:] == ["1,,,0.5", "2,,,0.25"]
+
+
+def fail(*_: object) -> None:
+    raise OSError("unavailable")

@@ -66,7 +66,7 @@ def test_resume_of_snapshot_after_an_error_warns_that_its_iteration_is_not_repea
 def test_resume_of_run_without_snapshot_logs_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(make_manager(tmp_path), stop_at=2)
     make_manager(tmp_path).resume()
-    assert caplog.messages == [f"{tmp_path}: the run has no usable snapshot, so it restarts at iteration 0."]
+    assert caplog.messages == [f"{tmp_path}: the run has no snapshot, so it restarts at iteration 0."]
 
 
 def test_resume_of_complete_training_logs_that_nothing_is_left(
