@@ -363,14 +363,21 @@ def test_killed_and_failed_training_sends_alerts_when_server_returns(
 STALLED = ["no progress for 0.03 min", "progress again"]
 
 
+def is_stall_saved(directory: Path) -> bool:
+    """Whether a later delivery process knows that the stall was reported."""
+    state = Cursor.load(directory, "alerts").state
+    return bool(state["monitor"]["is_stalled"] and state["outbox"]["queues"] == [[]])
+
+
 @pytest.mark.slow
 def test_stopped_training_is_reported_once_also_after_kill_of_delivery(tmp_path: Path, webhook: Webhook) -> None:
     training = Training(tmp_path)
     training.log(1)
     wait_until(lambda: "started" in events_of(webhook))
+    time.sleep(1)  # Otherwise, the process may be stopped while it holds a lock for which the delivery waits.
     training.process.send_signal(signal.SIGSTOP)
     wait_until(lambda: STALLED[0] in events_of(webhook))
-    wait_until(lambda: Cursor.load(tmp_path / "result", "alerts").state["outbox"]["queues"] == [[]])
+    wait_until(lambda: is_stall_saved(tmp_path / "result"))
     delivery = json.loads((tmp_path / "result" / "delivery" / "lock").read_text())["pid"]
     os.kill(delivery, signal.SIGKILL)
     training.process.send_signal(signal.SIGCONT)

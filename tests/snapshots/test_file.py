@@ -66,7 +66,7 @@ def full_disk() -> Iterator[None]:
 @pytest.mark.usefixtures("full_disk")
 def test_write_disk_full_keeps_previous_file(path: Path) -> None:
     file.write(path, {"step": 1})
-    with pytest.raises(OSError, match="MB are free"):
+    with pytest.raises(OSError, match="MB of the disk are free"):
         file.write(path, {"large": torch.zeros(100_000)})
     assert os.listdir(path.parent) == [path.name]
     assert file.load(path) == {"step": 1}

@@ -87,7 +87,7 @@ def test_snapshot_disk_full_logs_error_and_training_continues(
     assert [entry.getMessage().split(":")[0] for entry in errors] == [
         str(tmp_path / f"snapshot_iter_{i}") for i in (1, 2)
     ]
-    assert "MB are free" in errors[0].getMessage()
+    assert "MB of the disk are free" in errors[0].getMessage()
     assert list_files(tmp_path) == ["snapshot_iter_3"]
     assert weight(tmp_path / "snapshot_iter_3") == 3
 
