@@ -16,6 +16,7 @@ from pte_tracking._engine.log_reports import (
     find_log_reports,
     log_reports_run_by,
 )
+from pte_tracking._engine.long_triggers import warn_long_triggers
 from pte_tracking._engine.parts import load_allowed
 from pte_tracking._engine.shared_objects import UsedObjects
 from pte_tracking._engine.snapshot_files import check_snapshot_files
@@ -142,6 +143,8 @@ class ExtensionRegistry:
             self.running.append(self._unrecorded)
         if self._rank == 0 and log_reports:
             self._watch_late(log_reports)
+        if self._rank == 0:
+            warn_long_triggers(self._entries, manager)
         for entry in self._entries:
             if entry.runs_here and not entry.trigger.finished:
                 entry.extension.initialize(manager)

@@ -11,7 +11,6 @@ import msgspec
 
 from pte_tracking._delivery.backlog import SinkBacklog, backlog
 from pte_tracking._delivery.cursor import Cursor
-from pte_tracking._delivery.hidden_kinds import HIDDEN_MESSAGE
 from pte_tracking._delivery.locations import SinkLocation, find_location
 from pte_tracking._store.checkpoints import list_checkpoints, rank_by_metric
 from pte_tracking._store.discovery import find_run
@@ -51,7 +50,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         locations: Where the run is found in its backends, as far as known.
         rejected: Reasons for which sinks rejected events, by key of the sink and sequence number of the event.
         hidden: Kinds of delivered events that a backend does not show, by key of the sink.
-        delivery_log: Last 5 lines of the delivery log, without those about kinds that a backend does not show.
+        delivery_log: Last 5 lines of the delivery log, without those of level INFO.
     """
 
     directory: str
@@ -179,5 +178,5 @@ def _read_delivery_log(path: Path) -> list[str]:
     if not path.exists():
         return []
     with open(path, errors="replace") as file:
-        # The kinds of events that a backend does not show are listed separately.
-        return [line.rstrip() for line in deque((line for line in file if HIDDEN_MESSAGE not in line), 5)]
+        # Other lines tell what a backend did, such as "creating the database", which was of interest at that time only.
+        return [line.rstrip() for line in deque((line for line in file if line.split()[2:3] != ["INFO"]), 5)]

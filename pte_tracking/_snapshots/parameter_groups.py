@@ -95,13 +95,14 @@ def _differences(saved: Sequence[GroupRecord], current: Sequence[GroupRecord]) -
             texts.append(
                 f"{name!r} is in group {number} of the snapshot, in group {current_groups[name]} of the optimizer"
             )
-    texts += [
-        f"{name!r} is in group {number} of the optimizer but not in the snapshot. If it was added with "
-        "add_param_group(), add it after the state is restored."
+    added = [
+        f"{name!r} is in group {number} of the optimizer but not in the snapshot"
         for name, number in current_groups.items()
         if name not in saved_groups
     ]
-    return texts
+    if added:
+        added[0] += ". If it was added with add_param_group(), add it after the state is restored."
+    return texts + added
 
 
 def _groups_by_name(groups: Sequence[GroupRecord]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +120,7 @@ class LRScheduler(Extension):
         #: Number of steps of the scheduler at the end of the last call.
         self._step_count = 0.0
         self._has_warned = False
+        self._checks_length = stepper is _default_stepper
         if wait_for_first_optimizer_step and not isinstance(self.optimizer, Optimizer):
             raise TypeError(
                 f"wait_for_first_optimizer_step: expected a scheduler with the attribute 'optimizer', "
@@ -144,8 +146,28 @@ class LRScheduler(Extension):
             )
         is_due = self._steps.take()
         if is_due and (self._steps.has_ever_stepped or not self._waits_for_first_step):
+            if self._checks_length:
+                self._check_length(manager)
             self._stepper(manager, self.scheduler)
+        self._checks_length = False
         self._step_count = self._count_steps()
+
+    def _check_length(self, manager: Manager) -> None:
+        """Log a warning if the schedule is longer than the training, because the two have different units."""
+        total_steps = getattr(self.scheduler, "total_steps", None)  # of OneCycleLR
+        number, unit = manager.training_length or (math.inf, "iteration")
+        if not isinstance(total_steps, int) or manager.is_before_training or manager.world.rank:
+            return
+        if unit == "epoch" and not manager.updater.has_epoch_length:
+            return
+        expected = number / (manager.epoch_detail if unit == "epoch" else manager.iteration)
+        # Half: a fractional period can make the first interval longer than the others.
+        if expected <= total_steps / 2:
+            _logger.warning(
+                "LRScheduler: %s has total_steps=%d, but the extension steps it about %d times in this training. If "
+                "total_steps counts iterations, pass LRScheduler(scheduler, trigger=(1, 'iteration')).",
+                *(type(self.scheduler).__name__, total_steps, expected),
+            )
 
     def _count_steps(self) -> float:
         count = getattr(self.scheduler, "last_epoch", 0)
@@ -192,4 +214,5 @@ class LRScheduler(Extension):
         if hasattr(self.scheduler, "load_state_dict"):
             self.scheduler.load_state_dict(state["scheduler"])
             self._step_count = self._count_steps()
+        self._checks_length = False
         self._steps.load_state_dict(state["steps"])

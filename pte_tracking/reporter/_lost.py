@@ -24,8 +24,8 @@ _SLOTS = 1 << 20
 _NAMED_KEYS = "PTE_TRACKING_NAMED_KEYS"
 
 BETWEEN_ITERATIONS = (
-    "%r was reported between iterations and is not recorded. Report it within 'with manager.run_iteration():', or log "
-    "it with manager.run.log_metrics()."
+    "%r was reported between iterations and is not recorded. Report it in the body of the loop over "
+    "manager.iterations() or of 'with manager.run_iteration():', or log it with manager.run.log_metrics()."
 )
 AFTER_TRAINING = (
     "%r was reported after the end of the training and is not recorded. Log it with manager.run.log_metrics()."

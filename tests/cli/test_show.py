@@ -192,6 +192,21 @@ def test_show_prints_location_and_rejected_events(run: Path) -> None:
     assert len(shown["rejected"]["tensorboard"]) == 12
 
 
+def test_show_prints_delivery_messages_above_level_info(run: Path) -> None:
+    time = "2026-12-01 05:34:50,790"
+    log = run / "delivery/log.txt"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(
+        f"{time} INFO mlflow: creating the database x.db\n{time} WARNING mlflow: no INFO received\n\nclient text\n"
+    )
+    lines = [line for line in invoke("show", run).output.splitlines() if line.startswith("Delivery:")]
+    assert [line.rstrip() for line in lines] == [
+        f"Delivery: {time} WARNING mlflow: no INFO received",
+        "Delivery:",
+        "Delivery: client text",
+    ]
+
+
 @pytest.mark.parametrize(
     ("lost_events", "closed_reason", "cell"),
     [

@@ -163,3 +163,34 @@ def test_lr_scheduler_stepped_before_training_only_does_not_warn(
     scheduler.step()
     record_rates(manager, 9)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("trigger", "total_steps", "is_longer"),
+    [
+        ((1, "iteration"), 400, False),
+        ((1, "epoch"), 400, True),
+        ((1, "epoch"), 100, False),
+        ((2, "epoch"), 100, True),
+        ((0.3, "epoch"), 334, False),  # 2, then 1 iteration
+    ],
+)
+def test_lr_scheduler_with_more_steps_than_the_training_makes_warns_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, trigger: Any, total_steps: int, is_longer: bool
+) -> None:
+    scheduler = lr_scheduler.OneCycleLR(make_sgd(), 2.0, total_steps, cycle_momentum=False)
+    record_rates(make_manager(tmp_path, LRScheduler(scheduler, trigger=trigger)), 17)
+    assert caplog.text.count(f"OneCycleLR has total_steps={total_steps}, but") == is_longer
+
+
+def test_lr_scheduler_with_own_stepper_does_not_warn_about_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler = lr_scheduler.OneCycleLR(make_sgd(), 2.0, 400, cycle_momentum=False)
+
+    def step_four_times(manager: Any, scheduler: Any) -> None:
+        for _ in range(4):
+            scheduler.step()
+
+    record_rates(make_manager(tmp_path, LRScheduler(scheduler, stepper=step_four_times)), 9)
+    assert not caplog.messages
