@@ -31,12 +31,16 @@ def lock_directory(directory: Path) -> lock.Lock:
 
     Raises:
         DirectoryInUseError: If another live process holds the lock.
+        OSError: If the directory or its lock file cannot be created.
         RunNotFoundError: If the directory contains a run of another format.
     """
     check_format(directory)  # before the lock file is changed
-    make_durable_directory(directory)
     try:
+        make_durable_directory(directory)
         return lock.Lock(directory / WRITER_LOCK)
+    except OSError as error:
+        text = f"Run directory {str(directory)!r} cannot be created or written: {error.strerror or error}"
+        raise OSError(error.errno, f"{text}. Choose another run directory", error.filename) from None
     except lock.LockedError as error:
         if error.is_own_process:
             raise _in_use(directory, "another manager or Run in this process", "Call its close() first") from None

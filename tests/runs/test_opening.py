@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pte_tracking._store import events
 from pte_tracking._store.journal_reader import read
 from pte_tracking._store.status import read_status
 from tests.pictures import PNG
+from tests.users import unprivileged_user
 
 
 def recorded(directory: Path) -> list[str]:
@@ -348,3 +350,24 @@ def test_open_that_cannot_archive_releases_the_directory(tmp_path: Path) -> None
     (tmp_path / "previous").unlink()
     run.log_metrics({"a": 1.0}, 1)
     run.close()
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["missing", "present"])
+def test_open_of_directory_that_cannot_be_written_names_it_and_what_to_do(exists: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name, "run")
+        if exists:
+            directory.mkdir(mode=0o555)
+        directory.parent.chmod(0o555)
+        with unprivileged_user(), pytest.raises(PermissionError) as caught:
+            Run(directory, sinks=[]).open()
+        directory.parent.chmod(0o755)
+        assert f"Run directory '{directory}' cannot be created or written: Permission denied." in str(caught.value)
+        assert "Choose another run directory" in str(caught.value)
+        assert directory.exists() == exists
+
+
+def test_open_of_directory_below_a_file_names_both(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="Run directory '.*file/run' cannot be .*: '.*file'$"):
+        Run(tmp_path / "file/run", sinks=[]).open()
