@@ -26,7 +26,7 @@ def train_fold(directory: Path, train: DataLoader[tuple[Tensor, ...]], val: Data
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
 
     def evaluate(image: Tensor, label: Tensor) -> None:
-        pte.report({"val/accuracy": (model(image).argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (model(image).argmax(1) == label).double().mean()})
 
     manager = pte.ExtensionsManager(
         model,

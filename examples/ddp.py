@@ -44,7 +44,7 @@ def train(epochs: int, fsdp: bool, resume: bool) -> None:
     def evaluate(image: Tensor, label: Tensor) -> None:
         output = model(image)
         pte.report({"val/loss": F.cross_entropy(output, label)})
-        pte.report({"val/accuracy": (output.argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (output.argmax(1) == label).double().mean()})
 
     manager = pte.ExtensionsManager(
         model,

@@ -51,7 +51,7 @@ def main() -> None:
     def evaluate(image: Tensor, label: Tensor) -> None:
         output = model(image)
         losses = nn.functional.cross_entropy(output, label, reduction="none")
-        pte.report({"val/loss": losses.mean(), "val/accuracy": (output.argmax(1) == label).float().mean()})
+        pte.report({"val/loss": losses.mean(), "val/accuracy": (output.argmax(1) == label).double().mean()})
         # The loader has one batch. For several, count in a metric: see recipes/segmentation.py.
         confusion = torch.bincount(label * 10 + output.argmax(1), minlength=100).view(10, 10)
         manager.run.log_confusion_matrix("val/confusion", confusion, manager.iteration)

@@ -29,7 +29,7 @@ def main() -> None:
     model = network()
 
     def evaluate(image: Tensor, label: Tensor) -> None:
-        pte.report({"val/accuracy": (model(image).argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (model(image).argmax(1) == label).double().mean()})
 
     images, _ = next(iter(val))
     exported = extensions.export_model(input_example=images[:2], registered_name="digits", best=("val/accuracy", "max"))
@@ -55,7 +55,7 @@ def main() -> None:
 
     best = mlflow.pytorch.load_model("models:/digits@best")
     with torch.no_grad():
-        accuracies = [(best(image).argmax(1) == label).float().mean() for image, label in val]
+        accuracies = [(best(image).argmax(1) == label).double().mean() for image, label in val]
     print(f"accuracy of models:/digits@best: {torch.stack(accuracies).mean():.4f}")
 
 

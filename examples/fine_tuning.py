@@ -49,7 +49,7 @@ def main() -> None:
     def evaluate(**batch: torch.Tensor) -> None:
         output = model(**batch)
         pte.report(
-            {"val/loss": output.loss, "val/accuracy": (output.logits.argmax(1) == batch["labels"]).float().mean()}
+            {"val/loss": output.loss, "val/accuracy": (output.logits.argmax(1) == batch["labels"]).double().mean()}
         )
 
     manager = pte.ExtensionsManager(

@@ -47,7 +47,7 @@ def main(config: Config) -> float:
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
 
     def evaluate(image: Tensor, label: Tensor) -> None:
-        pte.report({"val/accuracy": (model(image).argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (model(image).argmax(1) == label).double().mean()})
 
     job = HydraConfig.get()
     is_sweep = job.mode is RunMode.MULTIRUN

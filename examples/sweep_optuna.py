@@ -31,7 +31,7 @@ def objective(trial: optuna.Trial, epochs: int) -> float:
     def evaluate(image: Tensor, label: Tensor) -> None:
         output = model(image)
         pte.report({"val/loss": F.cross_entropy(output, label)})
-        pte.report({"val/accuracy": (output.argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (output.argmax(1) == label).double().mean()})
 
     manager = pte.ExtensionsManager(
         model,

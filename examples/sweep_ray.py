@@ -33,7 +33,7 @@ def train(config: dict[str, Any]) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=config["lr"], momentum=0.9)
 
     def evaluate(image: Tensor, label: Tensor) -> None:
-        pte.report({"val/accuracy": (model(image).argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (model(image).argmax(1) == label).double().mean()})
 
     @pte.make_extension(trigger=(1, "epoch"))
     def report_to_tune(manager: pte.Manager) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     def evaluate(image: Tensor, label: Tensor) -> None:
         output = model(image)
         pte.report({"val/loss": F.cross_entropy(output, label)})
-        pte.report({"val/accuracy": (output.argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (output.argmax(1) == label).double().mean()})
 
     def compute_loss(image: Tensor, label: Tensor) -> Tensor:
         output = model(image)

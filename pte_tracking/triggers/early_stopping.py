@@ -46,7 +46,8 @@ class EarlyStoppingTrigger(Trigger):
             is logged.
         max_trigger: Maximum length of the training. Defaults to ``(100, "epoch")``, as in Chainer.
         min_delta: Amount by which a mean must be better than the best one to count as an improvement, not negative.
-            Defaults to 0.
+            Defaults to 0. An accuracy that is reported in single precision may improve by its rounding error only, so
+            report ``.double().mean()``.
 
     Raises:
         TypeError: If ``patience`` is not an integer, or if ``max_trigger`` is not a length such as ``(100, "epoch")``.

@@ -33,7 +33,7 @@ def main(out_dir: str) -> None:
     def evaluate(image: Tensor, label: Tensor) -> None:
         output = model(image)
         pte.report({"val/loss": F.cross_entropy(output, label)})
-        pte.report({"val/accuracy": (output.argmax(1) == label).float().mean()})
+        pte.report({"val/accuracy": (output.argmax(1) == label).double().mean()})
 
     def best_so_far(_: object) -> float:
         try:

@@ -27,7 +27,7 @@ from pte_tracking import extensions
 def evaluate(x, target):
     output = model(x)
     pte.report({"val/loss": F.cross_entropy(output, target)})
-    pte.report({"val/accuracy": (output.argmax(1) == target).float().mean()})
+    pte.report({"val/accuracy": (output.argmax(1) == target).double().mean()})
 
 torch.manual_seed(0)
 train, val = digits()

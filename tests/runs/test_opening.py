@@ -369,5 +369,5 @@ def test_open_of_directory_that_cannot_be_written_names_it_and_what_to_do(exists
 
 def test_open_of_directory_below_a_file_names_both(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="Run directory '.*file/run' cannot be .*: '.*file'$"):
+    with pytest.raises(FileExistsError, match=r"Run directory '.*file/run' cannot be .*: '.*file'$"):
         Run(tmp_path / "file/run", sinks=[]).open()
