@@ -78,19 +78,42 @@ class Retention(NamedTuple):
         n_retains: Number of newest snapshots to keep. If it is not positive, all are kept without ``best``, and only
             the newest with ``best``.
         best: Rule for snapshots that are kept in addition.
+        protected: Paths of snapshots that are not deleted.
     """
 
     template: Template
     n_retains: int
     best: BestPolicy | None = None
+    protected: frozenset[str] = frozenset()
 
     def own_checkpoints(self, run: Run) -> list[Checkpoint]:
         """Return the checkpoints of a run whose files match the template, the newest last."""
         return [checkpoint for checkpoint in run.checkpoints() if self.template.matches(checkpoint.path)]
 
+    def protect(self, run: Run, earlier: Sequence[BestPolicy]) -> Retention:
+        """Return the same rule, which also keeps the present best snapshots by earlier rules.
+
+        The script may have another ``keep_best`` since the resume, possibly by mistake, and a deletion is final.
+
+        Args:
+            run: The run.
+            earlier: The rules of earlier sessions.
+        """
+        own = self.own_checkpoints(run)
+        protected = {item.path: best.key for best in earlier for item in best.ranked(own)[: best.keep]}
+        for path, key in protected.items():
+            _logger.info(
+                "snapshot: %s is the best by %r, the metric of keep_best before the resume, and is kept. Delete the "
+                "file if you do not need it.",
+                *(path, key),
+            )
+        return self._replace(protected=frozenset(protected))
+
     def prune(self, run: Run) -> None:
         """Delete prunable snapshots of a run and unregister them."""
         for checkpoint in prunable(self.own_checkpoints(run), self.n_retains, self.best):
+            if checkpoint.path in self.protected:
+                continue
             # In this order, a snapshot that a crash leaves registered is pruned the next time.
             if _delete(run.directory / checkpoint.path):
                 run.remove_checkpoint(checkpoint.path, checkpoint.step)

@@ -123,6 +123,10 @@ class TrainingSnapshot(SnapshotExtension):
         self._mean = None if self.keep_best is None else SnapshotMean(self.keep_best.key)
         self._logged = LoggedValues("" if self.keep_best is None else self.keep_best.key)
         self._retention = Retention(self.template, policy.n_retains, self.keep_best)
+        #: Rules of the sessions before the resume that differ from the current one.
+        self._earlier_best: list[BestPolicy] = []
+        #: Whether the state contains the current rule. An extension without a state may be added at a resume.
+        self._has_saved = False
         #: Whether to check that the key of the metric is among the reported ones.
         self._checks_key = self.keep_best is not None
         self._signal = None if on_signal is None else SignalFlag(on_signal)
@@ -144,6 +148,7 @@ class TrainingSnapshot(SnapshotExtension):
         if manager.world.rank == 0:
             # Register snapshots published just before a crash.
             register_unlisted(manager.run, self.template)
+            self._retention = self._retention.protect(manager.run, self._earlier_best)
             self._retention.prune(manager.run)
         if self._signal is not None:
             self._signal.install()
@@ -226,13 +231,21 @@ class TrainingSnapshot(SnapshotExtension):
         return manager.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._mean is None else self._mean.state_dict()
+        state = {} if self._mean is None else self._mean.state_dict()
+        own = [self.keep_best] if self.keep_best and self._has_saved else []
+        if rankings := [list(best) for best in (*self._earlier_best, *own)]:
+            state["keep_best"] = rankings
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self._mean is not None:
             self._mean.load_state_dict(state)
+        rankings = [BestPolicy(*ranking) for ranking in state.get("keep_best", [])]
+        self._has_saved = self.keep_best is not None and any(best[:2] == self.keep_best[:2] for best in rankings)
+        self._earlier_best = [best for best in rankings if self.keep_best is None or best[:2] != self.keep_best[:2]]
 
     def save(self, manager: Manager) -> None:
+        self._has_saved = True
         # On the training thread: a deferred value calls a function of the user.
         values = {
             key: value() if isinstance(value, DeferredValue) else value for key, value in manager.observation.items()

@@ -474,7 +474,7 @@ def test_resume_with_another_ranking_of_snapshots_ranks_by_the_new_metric(tmp_pa
         return manager
 
     run("a", 1)
-    assert [checkpoint.values["b"] for checkpoint in run("b", 3).run.checkpoints()] == [10.0]
+    assert [checkpoint.values["b"] for checkpoint in run("b", 3).run.checkpoints()] == [18.0, 10.0]  # best by a, by b
 
 
 def test_best_snapshot_of_two_rankings_is_that_of_the_first_for_resume_and_load(tmp_path: Path) -> None:
