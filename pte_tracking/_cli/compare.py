@@ -14,6 +14,7 @@ from pte_tracking._cli.arguments import directory_argument, format_error, is_run
 from pte_tracking._cli.comparison_plot import plot_comparison
 from pte_tracking._cli.comparison_tables import print_facts, print_metrics, print_states
 from pte_tracking._cli.origin import select_compared
+from pte_tracking._cli.parameters import describe_params
 from pte_tracking._cli.rendering import AsJson, create_console, echo, fail, print_json, print_line
 from pte_tracking._runs.summary import summarize
 from pte_tracking._store.discovery import find_run, find_runs
@@ -53,7 +54,7 @@ def compare(
                 2,
             )
         summaries = {str(run): summarize(run) for run in compared}
-        differing = _find_differing({run: summary.params for run, summary in summaries.items()})
+        differing = _find_differing({run: describe_params(summary) for run, summary in summaries.items()})
         origins = _find_differing({run: select_compared(summary.provenance) for run, summary in summaries.items()})
         states = {run: {"status": summary.status, "step": summary.step} for run, summary in summaries.items()}
         groups = {run: summary.group for run, summary in summaries.items()}
@@ -65,7 +66,8 @@ def compare(
             selected = {run: {key: values[key] for key in keys if key in values} for run, values in metrics.items()}
             contents = {
                 "runs": states,
-                "params": differing,
+                "params": {key: {run: item.params.get(key) for run, item in summaries.items()} for key in differing},
+                "earlier_params": {run: item.earlier_params for run, item in summaries.items() if item.earlier_params},
                 "groups": groups,
                 "provenance": origins,
                 "metrics": selected,

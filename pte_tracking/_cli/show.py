@@ -19,6 +19,7 @@ from rich.text import Text
 from pte_tracking._cli.arguments import RunDir, reporting_errors
 from pte_tracking._cli.checkpoint_table import print_checkpoints
 from pte_tracking._cli.origin import describe_provenance
+from pte_tracking._cli.parameters import describe_params
 from pte_tracking._cli.plot import print_plot
 from pte_tracking._cli.rendering import (
     AsJson,
@@ -147,4 +148,5 @@ def _print_origin(console: Console, run: RunSummary) -> None:
         print_line(console, str(location))
     for line in describe_provenance(run.provenance):
         print_line(console, line)
-    print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in run.params.items()])
+    params = describe_params(run)
+    print_table(console, "Parameters", [{"Parameter": key, "Value": value} for key, value in params.items()])

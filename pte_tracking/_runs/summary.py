@@ -37,6 +37,7 @@ class RunSummary(msgspec.Struct, frozen=True):
         start_time: Time of the first start in seconds since the Unix epoch.
         sinks: Keys of the sinks.
         params: Parameters by name.
+        earlier_params: Values that a resume has changed, oldest first, by name of the parameter.
         tags: Tags by name.
         provenance: Origin of the last session that recorded it.
         step: Highest step of a row or a checkpoint. None if there are none.
@@ -61,6 +62,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     start_time: float
     sinks: list[str]
     params: dict[str, Scalar]
+    earlier_params: dict[str, list[Scalar]]
     tags: dict[str, str]
     provenance: dict[str, str]
     step: int | None
@@ -90,6 +92,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
     (_, rows), *other_rows = _read_last_rows(path) or [("log", [])]
     cursors = {entry.key: Cursor.load(directory, entry.key) for entry in manifest.sinks}
     checkpoints = list_checkpoints(directory)
+    params, earlier_params = _read_all_params(path)
     metrics = metrics or summarize_metrics(directory)
     steps = [checkpoint.step for checkpoint in checkpoints]
     return RunSummary(
@@ -100,7 +103,8 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         status=read_status(directory),
         start_time=manifest.start_time,
         sinks=[entry.key for entry in manifest.sinks],
-        params=read_params(directory),
+        params=params,
+        earlier_params=earlier_params,
         tags=read_tags(directory),
         provenance=read_provenance(directory),
         step=max(steps if metrics.step is None else [*steps, metrics.step], default=None),
@@ -125,12 +129,21 @@ def _find_best(checkpoints: list[Checkpoint], manifest: Manifest) -> str | None:
 
 def read_params(directory: Path) -> dict[str, Scalar]:
     """Return the effective parameters of the run in a directory, by name."""
-    path = directory / JOURNAL
+    return _read_all_params(directory / JOURNAL)[0]
+
+
+def _read_all_params(path: Path) -> tuple[dict[str, Scalar], dict[str, list[Scalar]]]:
+    """Return the effective parameters of a run, and the values that were replaced, by name."""
     params: dict[str, Scalar] = {}
+    replaced: dict[str, list[Scalar]] = {}
     for start, end in effective_ranges(path):
         for event, _ in find_events(path, Params, start, end):
+            for key, value in event.values.items():
+                # Representations differ if the types do: 1, 1.0, and True are equal in Python.
+                if key in params and repr(params[key]) != repr(value):
+                    replaced.setdefault(key, []).append(params[key])
             params.update(event.values)
-    return params
+    return params, replaced
 
 
 def read_tags(directory: Path) -> dict[str, str]:
