@@ -25,7 +25,7 @@ from pte_tracking._runs.importing import ImportedRun, RunImport
 from pte_tracking._store.layout import MANIFEST, check_directory
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.similar import suggest
-from pte_tracking.sinks import Sink, check_client, get_sink, installed_sinks
+from pte_tracking.sinks import Sink, check_client, get_sink, load_sinks
 
 #: URI scheme. A single letter is a drive of Windows.
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
@@ -99,8 +99,7 @@ def _find_sink(source: str) -> type[Sink]:
             f"{source} is a run already. Deliver it with: pte-tracking sync RUN --to NAME. To import one of its files, "
             "pass the file."
         )
-    readers = [get_sink(name) for name in installed_sinks()]
-    readers = [reader for reader in readers if reader.sources]
+    readers = [sink for sink in load_sinks() if sink.sources]
     found = _select(readers, source)
     if len(found) == 1:
         return found[0]
@@ -149,7 +148,7 @@ def _parse_options(sink: type[Sink], given: list[str]) -> dict[str, str]:
         ValueError: If an option is unknown, given twice, or has no value.
     """
     if not sink.sources:
-        readable = ", ".join(name for name in installed_sinks() if get_sink(name).sources)
+        readable = ", ".join(reader.name for reader in load_sinks() if reader.sources)
         raise ValueError(f"--from {sink.name}: this backend cannot read runs. Backends that can: {readable}.")
     parameters = inspect.signature(sink.read_run).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]

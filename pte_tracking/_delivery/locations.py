@@ -70,6 +70,13 @@ def find_location(directory: Path, entry: SinkEntry) -> SinkLocation | None:
         return None
 
 
+def _has_locations(entry: SinkEntry) -> bool:
+    try:
+        return get_sink(entry.name).locate is not Sink.locate
+    except (TypeError, ValueError):  # not installed here
+        return False
+
+
 def _log_once(level: int, text: str) -> None:
     if text not in _logged:
         _logged.add(text)
@@ -92,8 +99,7 @@ class Announcer:
         """Log the places that became known since the last call."""
         try:
             if self._entries is None:
-                entries = Manifest.load(self._directory).sinks
-                self._entries = [entry for entry in entries if get_sink(entry.name).locate is not Sink.locate]
+                self._entries = [entry for entry in Manifest.load(self._directory).sinks if _has_locations(entry)]
             for entry in list(self._entries):
                 location = find_location(self._directory, entry)
                 if location is not None:

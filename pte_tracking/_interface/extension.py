@@ -96,7 +96,7 @@ class Manager(Protocol):
 
     @property
     def measured_keys(self) -> frozenset[str]:
-        """Keys of those values in the observation that an extension with a rarer trigger than each iteration reported.
+        """Keys of those values in the observation that an extension reported that does not report in each iteration.
 
         Such a value is measured at this step, for example by an Evaluator. The others are reported in each iteration.
         """
@@ -197,7 +197,15 @@ class Extension:
 
     @property
     def reports_each_iteration(self) -> bool:
-        """Whether the extension reports in each iteration in which it runs, and not only at the end of an interval."""
+        """Whether the extension reports in each iteration in which it runs. Defaults to True.
+
+        Override the property and return False if the extension runs in each iteration, but reports only in some, such
+        as at the end of an interval. Each value is then a data point at the step at which it is reported. Otherwise,
+        a LogReport with a longer interval averages the values, and the sinks receive only the means.
+
+        The property is read when the extension is registered. An extension whose trigger does not fire in each
+        iteration does not need it.
+        """
         return True
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from pte_tracking._runs.run import Run
 from pte_tracking._snapshots.candidate import Candidate
 from pte_tracking._store.events import Checkpoint
-from pte_tracking.sinks import Sink, check_client, get_sink, installed_sinks
+from pte_tracking.sinks import Sink, check_client, load_sinks
 
 
 def is_uri(source: str) -> bool:
@@ -38,9 +38,9 @@ def fetch(uri: str, sinks: Sequence[Sink], folder: Path | None, call: str) -> Ca
         ValueError: If no sink supports the URI, or a supported version of the client library is not installed.
     """
     scheme = uri.partition(":")[0]
-    installed = [get_sink(name) for name in installed_sinks()]
     sinks = [sink for sink in sinks if scheme in sink.schemes]
     if not sinks:
+        installed = load_sinks()
         sinks = [sink_class() for sink_class in installed if scheme in sink_class.schemes]
     if not sinks:
         schemes = sorted(name for sink_class in installed for name in sink_class.schemes)

@@ -46,9 +46,10 @@ _JOINED = re.compile(rf"({'|'.join(sorted(_VALIDATION | _TEST | _TRAINING, key=l
 def primary_metric(keys: Iterable[str]) -> str | None:
     """Return the metric that best summarizes a run.
 
-    A validation metric is preferred over a test metric, and a test metric over others; training metrics come last.
-    Among them, a loss is preferred over an accuracy, an accuracy over other known metrics, and a short key over a long
-    one.
+    A validation metric is preferred over a test metric, and a test metric over others; among the others, a training
+    metric comes last. Outside of a validation or test part, a name shows a metric only if it is known, so an unknown
+    name, such as ``weight_decay``, follows known training metrics. Within a part, a loss is preferred over an accuracy,
+    an accuracy over other known metrics, and a short key over a long one.
 
     Args:
         keys: Keys of the metrics.
@@ -70,11 +71,11 @@ def is_known_metric(key: str) -> bool:
     return bool(_words_of(key) & _KNOWN)
 
 
-def _rank(key: str) -> tuple[bool, int, int, int]:
+def _rank(key: str) -> tuple[bool, bool, int, int, int]:
     words = _words_of(key)
     quality = next((rank for rank, kind in enumerate((_LOSS, _ACCURACY, _KNOWN)) if words & kind), 3)
     part = 3 if words & _TRAINING else 0 if words & _VALIDATION else 1 if words & _TEST else 2
-    return bool(words & _CONDITIONS), part, quality, len(words)
+    return bool(words & _CONDITIONS), part > 1 and quality == 3, part, quality, len(words)
 
 
 def _words_of(key: str) -> set[str]:

@@ -10,6 +10,8 @@ from pte_tracking.triggers.interval import fires_each_iteration
 class IntervalExtension(Extension):
     """Base class of extensions that collect values in each iteration and use them at the end of an interval.
 
+    A subclass that reports values at the end of an interval also overrides ``reports_each_iteration``.
+
     Args:
         trigger: When an interval ends.
     """

@@ -55,7 +55,7 @@ from pte_tracking.sinks._file_artifacts import to_artifact
 from pte_tracking.sinks._keys import map_key
 from pte_tracking.sinks._kinds import FILE_KINDS, Display, EventKind, find_display
 from pte_tracking.sinks._limits import UNLIMITED, Limits
-from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, check_client, get_sink, installed_sinks
+from pte_tracking.sinks._registry import ENTRY_POINT_GROUP, check_client, get_sink, installed_sinks, load_sinks
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -118,6 +118,7 @@ __all__ = [
     "list_checkpoints",
     "list_models",
     "list_owned_files",
+    "load_sinks",
     "locked_directory",
     "make_owned_directory",
     "map_key",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+import logging
 
 from pte_tracking._store.dependencies import find_outdated
 from pte_tracking._store.similar import suggest
@@ -12,6 +13,8 @@ from pte_tracking.sinks._contract import Sink
 
 #: Entry point group in which packages register their sinks.
 ENTRY_POINT_GROUP = "pte_tracking.sinks"
+
+_logger = logging.getLogger("pte_tracking")
 
 
 def installed_sinks() -> list[str]:
@@ -72,6 +75,28 @@ def get_sink(name: str) -> type[Sink]:
             "Expected a subclass of pte_tracking.sinks.Sink."
         )
     return loaded
+
+
+def load_sinks() -> list[type[Sink]]:
+    """Return the classes of all installed sinks that can be loaded.
+
+    A sink that cannot be loaded does not affect the others. A warning names the sink and the cause.
+
+    Returns:
+        The sink classes, in alphabetical order of the names.
+
+    Example:
+        >>> from pte_tracking.sinks import load_sinks
+        >>> [sink for sink in load_sinks() if "runs" in sink.schemes]
+        [<class 'pte_backends.mlflow._sink.MLflowSink'>]
+    """
+    sinks = []
+    for name in installed_sinks():
+        try:
+            sinks.append(get_sink(name))
+        except (ValueError, TypeError) as error:
+            _logger.warning("%s", error)
+    return sinks
 
 
 def check_client(sink: type[Sink]) -> None:

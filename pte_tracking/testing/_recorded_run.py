@@ -90,29 +90,29 @@ class RecordedRun:
     def deliver(self, *, save_cursor: bool = True) -> None:
         """Deliver the pending events.
 
-        If the connection raises an exception, it is discarded. The next delivery opens another one and repeats the
-        events, as the delivery process does after a pause.
+        If the connection raises an exception, the connection is discarded, and the exception is raised again. The next
+        call opens another connection and repeats the events, as the delivery process does after a pause.
 
         Args:
             save_cursor: Whether to deliver all events and save the cursor (the default). If False, one batch is
                 written, and a crash occurs before the cursor is saved. The next delivery repeats the batch.
+
+        Raises:
+            Exception: If the sink or its connection raises an exception, except a ``RejectedEventError``,
+                ``PostponedEventsError``, or ``SinkClosedError``.
         """
-        if self._consumer is None:
-            self._consumer = SampleConsumer(self.directory, self.manifest, self.manifest.sinks[0])
-        if save_cursor:
-            try:
-                while self._consumer.deliver_next():
-                    pass
-                while self._consumer.poll("RUNNING"):
-                    pass
-            except BaseException:
-                self.crash()
-                raise
+        consumer = self._consumer or SampleConsumer(self.directory, self.manifest, self.manifest.sinks[0])
+        self._consumer = None  # An exception discards the connection.
+        if not save_cursor:
+            consumer.save = _raise_crash  # type: ignore[method-assign]
+            with contextlib.suppress(_CrashError):
+                consumer.deliver_next()
             return
-        self._consumer.save = _raise_crash  # type: ignore[method-assign]
-        with contextlib.suppress(_CrashError):
-            self._consumer.deliver_next()
-        self._consumer = None
+        while consumer.deliver_next():
+            pass
+        while consumer.poll("RUNNING"):
+            pass
+        self._consumer = consumer
 
     def deliver_and_kill(self, *, save_cursor: bool) -> None:
         """Deliver in a separate process that is killed.
@@ -150,6 +150,9 @@ class RecordedRun:
         Args:
             status: Final status of the run. Defaults to ``"FINISHED"``. The journal of a killed run has no last event,
                 so ``"KILLED"`` is only passed to the connection.
+
+        Raises:
+            Exception: If the sink or its connection raises an exception, as for :meth:`deliver`.
         """
         if status != "KILLED":
             self.journal.append(events.RunEnded, status, None)

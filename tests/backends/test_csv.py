@@ -195,8 +195,9 @@ def test_training_with_log_report_writes_same_rows_as_json_log(tmp_path: Path) -
     pandas.testing.assert_frame_equal(pandas.read_csv(archived), table)
 
 
+@pytest.mark.parametrize("save_cursor", [True, False])
 def test_events_of_a_failed_write_are_delivered_by_the_next_connection(
-    run: RecordedRun, monkeypatch: pytest.MonkeyPatch
+    run: RecordedRun, monkeypatch: pytest.MonkeyPatch, save_cursor: bool
 ) -> None:
     run.log(1, {"loss": 0.5})
     run.deliver()
@@ -204,7 +205,8 @@ def test_events_of_a_failed_write_are_delivered_by_the_next_connection(
     with monkeypatch.context() as patch:
         patch.setattr("pte_backends.csv._sink.CsvConnection.write", fail)
         with pytest.raises(OSError, match="unavailable"):
-            run.deliver()
+            run.deliver(save_cursor=save_cursor)
+    run.deliver()
     run.end()
     assert read(run).splitlines()[1:] == ["1,,,0.5", "2,,,0.25"]
 

@@ -25,7 +25,7 @@ from pte_tracking._delivery.locations import Announcer, find_location
 from pte_tracking._delivery.sink_entries import merge_sink_entries
 from pte_tracking._delivery.supervisor import DeliverySupervisor
 from pte_tracking._store.layout import DELIVERY
-from pte_tracking._store.manifest import Manifest
+from pte_tracking._store.manifest import Manifest, SinkEntry
 from pte_tracking._store.place import Place
 from pte_tracking.sinks import Sink
 from tests.delivery.test_consumer import Recording
@@ -118,6 +118,17 @@ def test_announcer_logs_each_location_once_when_known(tmp_path: Path, caplog: py
     for _ in range(2):
         announcer.announce()
     assert caplog.messages[1:] == ["mlflow: http://host/#/experiments/7/runs/abc"]
+
+
+@pytest.mark.parametrize("name", ["gone", "odd"])
+def test_announcer_with_sink_that_cannot_be_loaded_logs_other_locations(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    manifest = save_run(tmp_path / "run", TensorBoardSink())
+    entries = [SinkEntry(name, name), *manifest.sinks]
+    msgspec.structs.replace(manifest, sinks=entries).save(tmp_path / "run")
+    Announcer(tmp_path / "run").announce()
+    assert caplog.messages == [f"tensorboard: open with: tensorboard --logdir {tmp_path}"]
 
 
 def test_location_of_run_that_is_opened_again_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

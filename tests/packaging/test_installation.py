@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
-from pte_tracking.sinks import get_sink, installed_sinks
+from pte_tracking.sinks import ENTRY_POINT_GROUP, get_sink
 from tests.packaging.archives import build
 from tests.packaging.environments import Environment
 
 FOLDER = Path(__file__).parent
 PLOT = "pip install 'pte-tracking[plot]'"
 IGNITE = "pip install 'pte-tracking[ignite]'"
+#: Own sinks, without those of other packages in the environment.
+NAMES = distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names
 #: Sinks with a client library. The extra of each has its name.
-SINKS = {name for name in installed_sinks() if get_sink(name).requires}
+SINKS = {name for name in NAMES if get_sink(name).requires}
 CLIENTS = sorted(get_sink(name).requires or "" for name in SINKS)
 #: Command that the message for each feature names in an installation without extras.
 COMMANDS = {

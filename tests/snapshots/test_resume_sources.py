@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import pte_tracking as pte
+from pte_backends.json import JsonSink
 from pte_tracking import extensions
 from pte_tracking._distributed.world import SINGLE_PROCESS
 from pte_tracking._snapshots import fetching, selection
@@ -200,9 +201,7 @@ class Shelf(Sink):
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Shelf.root = tmp_path / "shelf"
     run(make_manager(Shelf.root), 5)
-    installed = fetching.get_sink
-    monkeypatch.setattr(fetching, "installed_sinks", lambda: ["json", "shelf"])
-    monkeypatch.setattr(fetching, "get_sink", lambda name: Shelf if name == "shelf" else installed(name))
+    monkeypatch.setattr(fetching, "load_sinks", lambda: [JsonSink, Shelf])
     return Shelf.root
 
 

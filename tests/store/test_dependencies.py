@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking._store.dependencies import check_dependency, find_outdated
 from pte_tracking.extensions import IgniteEvaluator, PlotReport
-from pte_tracking.sinks import get_sink, installed_sinks
+from pte_tracking.sinks import ENTRY_POINT_GROUP, get_sink
 from pte_tracking.sinks._registry import check_client_version
 
-#: Sinks with a client library. The library and the extra have the name of the sink.
-#: Client library of each sink that requires one.
-CLIENTS = {name: library for name in installed_sinks() if (library := get_sink(name).requires)}
+#: Own sinks, without those of other packages in the environment.
+NAMES = sorted(distribution("pte-tracking").entry_points.select(group=ENTRY_POINT_GROUP).names)
+#: Client library of each sink that requires one. The extra has the name of the sink.
+CLIENTS = {name: library for name in NAMES if (library := get_sink(name).requires)}
 Install = Callable[[str, str], None]
 
 
