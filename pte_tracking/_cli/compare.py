@@ -63,14 +63,13 @@ def compare(
         if plot is not None:
             plot_comparison(plot, {run: Path(run) for run in summaries}, keys)
         if as_json:
-            selected = {run: {key: values[key] for key in keys if key in values} for run, values in metrics.items()}
             contents = {
                 "runs": states,
                 "params": {key: {run: item.params.get(key) for run, item in summaries.items()} for key in differing},
                 "earlier_params": {run: item.earlier_params for run, item in summaries.items() if item.earlier_params},
                 "groups": groups,
                 "provenance": origins,
-                "metrics": selected,
+                "metrics": {run: {k: values[k] for k in keys if k in values} for run, values in metrics.items()},
             }
             print_json(msgspec.to_builtins(contents))
         else:
