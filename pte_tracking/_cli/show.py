@@ -132,8 +132,12 @@ def _print_warnings(console: Console, run: RunSummary) -> None:
     for sink in run.pending:
         print_line(console, str(sink), "bold")
     for key, events in run.rejected.items():
-        for seq, reason in list(events.items())[:_MAX_REJECTED]:
-            print_line(console, f"Event {seq} rejected by {key}: {reason}", "bold")
+        numbers_by_reason: dict[str, list[str]] = {}
+        for seq in sorted(events, key=int)[:_MAX_REJECTED]:
+            numbers_by_reason.setdefault(events[seq], []).append(seq)
+        for reason, numbers in numbers_by_reason.items():
+            noun = "Event" if len(numbers) == 1 else "Events"
+            print_line(console, f"{noun} {', '.join(numbers)} rejected by {key}: {reason}", "bold")
         if len(events) > _MAX_REJECTED:
             print_line(console, f"More events rejected by {key}: {len(events) - _MAX_REJECTED}", "bold")
 

@@ -38,6 +38,8 @@ class Refusals:
         self._key = key
         #: Error that was logged last. A repeated error is not logged again.
         self._logged_error: str | None = None
+        #: Reason of the rejection that was logged last. The cause may concern each file of a run.
+        self._logged_reason: str | None = None
 
     def write(self, connection: Connection, cursor: Cursor, batch: list[AnyEvent], start: int) -> None:
         """Write a batch without the events that the backend rejects or postpones.
@@ -58,7 +60,7 @@ class Refusals:
                 remaining = [event for event in batch if event.seq != error.seq]
                 if len(remaining) == len(batch):
                     raise
-                _logger.error("%s: skipping rejected event %d: %s", self._key, error.seq, error.reason)
+                self._log_rejection(error)
                 if len(cursor.rejected) < _MAX_REJECTED:
                     cursor.rejected[str(error.seq)] = mask_secrets(error.reason)
                 batch = remaining
@@ -67,6 +69,13 @@ class Refusals:
                 return
             else:
                 return
+
+    def _log_rejection(self, error: RejectedEventError) -> None:
+        if error.reason == self._logged_reason:
+            _logger.info("%s: skipping rejected event %d for the same reason", self._key, error.seq)
+            return
+        self._logged_reason = error.reason
+        _logger.error("%s: skipping rejected event %d: %s", self._key, error.seq, error.reason)
 
     def _postpone(self, cursor: Cursor, error: PostponedEventsError, start: int) -> None:
         for seq, reason in error.reasons.items():

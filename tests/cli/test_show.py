@@ -180,11 +180,12 @@ def test_print_latest_many_keys_on_narrow_terminal_are_transposed(
 def test_show_prints_location_and_rejected_events(run: Path) -> None:
     invoke("sync", run, "--to", "tensorboard")
     cursor = Cursor.load(run, "tensorboard")
-    cursor.rejected = {str(seq): "The image is damaged." for seq in range(1, 13)}
+    cursor.rejected = {str(seq): "The image is damaged." for seq in range(1, 13)} | {"9": "The text is too long."}
     CursorStore(run, "tensorboard").save(cursor)
     output = invoke("show", run).output
     assert f"tensorboard: open with: tensorboard --logdir {run.parent}" in output
-    assert "Event 10 rejected by tensorboard: The image is damaged." in output
+    assert "Events 1, 2, 3, 4, 5, 6, 7, 8, 10 rejected by tensorboard: The image is damaged." in output
+    assert "Event 9 rejected by tensorboard: The text is too long." in output
     assert "More events rejected by tensorboard: 2" in output
     shown = json.loads(invoke("show", run, "--json").output)
     (location,) = shown["locations"]

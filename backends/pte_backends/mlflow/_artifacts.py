@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+import shlex
 import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from pte_backends.mlflow import _runs, _tracking_uri
 from pte_backends.mlflow._client import upload_timeout
-from pte_backends.mlflow._errors import translate_upload_errors
+from pte_backends.mlflow._errors import RefusedUploadError, is_raised_by_client, translate_upload_errors
 from pte_tracking.sinks import (
     Artifact,
     Figure,
@@ -29,6 +33,21 @@ from pte_tracking.sinks import (
 )
 
 _logger = logging.getLogger("pte_tracking")
+#: Scheme of artifacts that only an MLflow server reads and writes.
+_PROXIED = "mlflow-artifacts:"
+
+
+def need_server(location: str, tracking_uri: str) -> bool:
+    """Return whether artifacts can be stored only through an MLflow server, and the tracking URI names none.
+
+    A server creates its experiments with such a location. A client that opens the database of the server directly can
+    store data points, but never a file.
+
+    Args:
+        location: Location of the artifacts of a run or an experiment.
+        tracking_uri: Tracking URI.
+    """
+    return location.startswith(_PROXIED) and not tracking_uri.startswith(("http:", "https:"))
 
 
 class ArtifactUploader:
@@ -38,14 +57,24 @@ class ArtifactUploader:
 
     Args:
         run: Run to deliver.
-        location: Artifact URI of the MLflow run.
+        mlflow_run: MLflow run that the artifacts belong to.
         tracking_uri: Tracking URI of the server, which may proxy the artifacts.
     """
 
-    def __init__(self, run: RunView, location: str, tracking_uri: str) -> None:
+    def __init__(self, run: RunView, mlflow_run: Run, tracking_uri: str) -> None:
         self._run = run
-        self._location = location
+        self._mlflow_run = mlflow_run
+        self._location = mlflow_run.info.artifact_uri
         self._tracking_uri = tracking_uri
+
+    def check_location(self) -> None:
+        """Check that MLflow's client can write to the location of the artifacts, without a request.
+
+        Raises:
+            RefusedUploadError: If no file can ever be stored there.
+        """
+        with translate_upload_errors(self._location):
+            self._repository  # noqa: B018
 
     def upload_image(self, event: Figure | Image) -> None:
         """Store an image in the layout of MLflow's ``log_image(key=, step=)``.
@@ -156,7 +185,26 @@ class ArtifactUploader:
     def _repository(self) -> Any:
         # An ArtifactRepository, which has no type annotations. The repository is opened with the first upload, so that
         # unreachable storage does not block metrics.
-        return get_artifact_repository(self._location, tracking_uri=self._tracking_uri)
+        if need_server(self._location, self._tracking_uri):
+            raise RefusedUploadError(self._describe_missing_server())
+        try:
+            return get_artifact_repository(self._location, tracking_uri=self._tracking_uri)
+        except MlflowException as error:
+            if is_raised_by_client(error):  # The scheme is unknown, for example.
+                raise RefusedUploadError(f"Files cannot be stored at {self._location}: {error}") from error
+            raise
+
+    def _describe_missing_server(self) -> str:
+        # With this option, the sink finds the same MLflow run.
+        named = self._mlflow_run.data.tags.get(_runs.TARGET)
+        option = f"run_id={named}" if named else f"experiment_id={self._mlflow_run.info.experiment_id}"
+        return (
+            f"Only an MLflow server can store the files of this MLflow run ({self._location}), but the tracking URI is "
+            f"{_tracking_uri.strip_credentials(self._tracking_uri)}. To deliver them, start the server and run: "
+            f"pte-tracking sync {shlex.quote(str(self._run.directory))} --to mlflow --option "
+            f"tracking_uri=http://HOST:PORT --option {option}. For later runs, set MLFLOW_EXPERIMENT_NAME to a new "
+            "experiment, or MLFLOW_TRACKING_URI to the server."
+        )
 
     def _local_path(self, event: MediaFile | Artifact) -> Path:
         path = owned_path(self._run.directory, event.path)

@@ -61,7 +61,7 @@ class MLflowConnection:
         state: State that an earlier connection returned from :meth:`state`.
 
     Raises:
-        SinkClosedError: If the MLflow run or its experiment was deleted.
+        SinkClosedError: If the MLflow run or its experiment was deleted, or MLflow refuses an option.
         PermissionError: If the server denies access to this user.
     """
 
@@ -82,9 +82,13 @@ class MLflowConnection:
             artifact_root(None if uri.startswith("http") else target.artifact_root or target.store_artifact_root),
             _store_lock.open_store(uri) as store_uri,
             without_optional_packages(),
+            _errors.close_on_invalid_configuration(target.tracking_uri),
         ):
             self._client = MlflowClient(store_uri)
-        with _errors.translate_auth_errors(self._client.tracking_uri):
+        with (
+            _errors.translate_auth_errors(self._client.tracking_uri),
+            _errors.close_on_invalid_configuration(target.tracking_uri),
+        ):
             mlflow_run = _find_run.find_or_create_run(self._client, target, self._run, self._state.run_id)
             self._apply_name(mlflow_run)
         if not self._state.run_id:
@@ -151,7 +155,7 @@ class MLflowConnection:
 
     def _attach(self, mlflow_run: Run) -> None:
         self._state.run_id, self._state.experiment_id = mlflow_run.info.run_id, mlflow_run.info.experiment_id
-        self._uploader = ArtifactUploader(self._run, mlflow_run.info.artifact_uri, self._client.tracking_uri)
+        self._uploader = ArtifactUploader(self._run, mlflow_run, self._client.tracking_uri)
         self._media = MediaStore(self._client, self._state, self._uploader)
         self._metric_cache = MetricCache(
             self._client, mlflow_run.info.run_id, has_foreign_metrics=self._state.has_foreign_metrics
@@ -298,11 +302,13 @@ class MLflowConnection:
             self._client.log_inputs(self._state.run_id, [build_dataset_input(event)])
         elif isinstance(event, Checkpoint):
             if self._checkpoints.is_current(event):
+                self._uploader.check_location()  # before a model is created that would stay incomplete
                 self._upload_journal(event)
                 self._checkpoints.add(event)
         elif isinstance(event, CheckpointRemoved):
             self._checkpoints.remove(event)
         elif isinstance(event, Model):
+            self._uploader.check_location()
             newest = self._state.newest_best
             is_newest_best = event.best is not None and event.seq >= newest.get(event.registered_name, 0)
             self._models.add(event, is_newest_best=is_newest_best)

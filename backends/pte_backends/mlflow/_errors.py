@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import requests
 from mlflow.exceptions import MlflowException
 
+from pte_tracking.sinks import SinkClosedError
+
 #: Client errors after which the same request can succeed later, or with other credentials.
 _RETRYABLE_STATUSES = (401, 403, 407, 408, 423, 425, 429)
 _DENIED_STATUSES = (401, 403, 407)
@@ -37,6 +39,33 @@ class RefusedUploadError(Exception):
 
 class FailedUploadError(Exception):
     """Raised when a file cannot be stored now."""
+
+
+@contextlib.contextmanager
+def close_on_invalid_configuration(tracking_uri: str) -> Iterator[None]:
+    """Stop the delivery if MLflow can never use the configuration of a sink.
+
+    Args:
+        tracking_uri: Tracking URI for the message, without credentials.
+
+    Raises:
+        SinkClosedError: If MLflow refuses a value, such as the scheme of the URI or the ID of an experiment, or if a
+            driver is not installed.
+    """
+    try:
+        yield
+    except (ImportError, MlflowException) as error:
+        # A proxy that restarts may refuse a request, too. Its response is not one of MLflow.
+        is_refused = getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE" and not _STATUS_TEXT.search(
+            str(error)
+        )
+        if isinstance(error, MlflowException) and not is_refused:
+            raise
+        raise SinkClosedError(
+            f"MLflow cannot use the configuration of the sink for {tracking_uri}: {error} Correct the environment and "
+            "run: pte-tracking sync. To name another destination, run: pte-tracking sync RUN_DIR --to mlflow --option "
+            "NAME=VALUE"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -81,6 +110,8 @@ def translate_upload_errors(location: str) -> Iterator[None]:
     """
     try:
         yield
+    except RefusedUploadError:
+        raise
     except Exception as error:
         status = _http_status(error)
         # A proxy in front of a store that restarts returns 404, too.
@@ -90,6 +121,15 @@ def translate_upload_errors(location: str) -> Iterator[None]:
             denial = PermissionError(f"{location} denied access (HTTP {status}): {error}")
             raise FailedUploadError(str(denial)) from denial
         raise FailedUploadError(f"{location}: {error}") from error
+
+
+def is_raised_by_client(error: BaseException) -> bool:
+    """Return whether MLflow's client raised an error by itself, rather than because of another error or a response.
+
+    Args:
+        error: Exception of the client.
+    """
+    return type(error) is MlflowException and len(list(_causes(error))) == 1
 
 
 def find_denial(error: BaseException | None) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mlflow import MlflowClient
@@ -9,12 +10,16 @@ from mlflow.entities import Experiment, ViewType
 from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow import _tracking_uri
+from pte_backends.mlflow._artifacts import need_server
 from pte_backends.mlflow._resolution import Target
 from pte_backends.mlflow._runs import check_id
 from pte_tracking.sinks import SinkClosedError
 
+_logger = logging.getLogger("pte_tracking")
 _KIND_TAG, _TRAINING_KIND = "mlflow.experimentKind", "custom_model_development"
 _DEFAULT_EXPERIMENT_ID = "0"
+#: Experiment for runs that ``Default`` cannot store. The name keeps the two next to each other.
+_LOCAL_EXPERIMENT = "Default-local"
 
 
 def find_or_create(client: MlflowClient, target: Target) -> Experiment:
@@ -48,6 +53,39 @@ def find_or_create(client: MlflowClient, target: Target) -> Experiment:
         )
     _check_artifact_root(experiment, target.artifact_root)
     return experiment
+
+
+def find_replacement(client: MlflowClient, target: Target, default: Experiment) -> Experiment | None:
+    """Find or create the experiment for new runs if ``Default`` can store none of their files.
+
+    A server that is started before the first training, such as ``mlflow ui``, creates ``Default`` in the local store
+    with a location that only a server can write to. MLflow can change neither this location nor that of a single run.
+    Artifacts in a directory of this machine are shown by the same server. A server of another database may run on
+    another machine, where it would not find that directory, so ``Default`` is kept.
+
+    Args:
+        client: MLflow client.
+        target: Target of the sink.
+        default: Experiment of the target.
+
+    Returns:
+        The experiment. None if the user chose an experiment, or if the files can be stored in it.
+    """
+    is_chosen = target.experiment or target.experiment_id
+    if is_chosen or not need_server(default.artifact_location, client.tracking_uri):
+        return None
+    if not _tracking_uri.is_local(target.tracking_uri):
+        return None
+    local_target = target._replace(experiment=_LOCAL_EXPERIMENT)
+    if _find_experiment(client, local_target) is None:
+        _logger.warning(
+            "mlflow: the run is created in the new experiment %r, because a server has created %r in %s, and only a "
+            "server can store files there. To choose another experiment, set MLFLOW_EXPERIMENT_NAME.",
+            _LOCAL_EXPERIMENT,
+            default.name,
+            target.tracking_uri,
+        )
+    return find_or_create(client, local_target)
 
 
 def _check_artifact_root(experiment: Experiment, root: str | None) -> None:

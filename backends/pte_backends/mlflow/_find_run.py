@@ -50,12 +50,19 @@ def find_or_create_run(client: MlflowClient, target: Target, run: RunView, known
 def _find_or_create_in_experiment(client: MlflowClient, target: Target, run: RunView) -> list[Run]:
     """Return all MLflow runs that store a run, at least one."""
     experiment = _experiments.find_or_create(client, target)
-    tagged_runs = _runs.search_runs(client, experiment.experiment_id, run, target) or _runs.search_runs(
-        client, experiment.experiment_id, run, target
-    )
+    tagged_runs = _search_twice(client, experiment.experiment_id, run, target)
+    if not tagged_runs and (replacement := _experiments.find_replacement(client, target, experiment)):
+        experiment = replacement
+        tagged_runs = _search_twice(client, experiment.experiment_id, run, target)
     if not tagged_runs:
         tags = {_runs.TARGET: target.run_id} if target.run_id else {}
         mlflow_run = _runs.create_run(client, experiment.experiment_id, run, target.run_name or run.name, tags)
         _experiments.set_kind(client, experiment)
         tagged_runs = [mlflow_run, *_runs.search_runs(client, experiment.experiment_id, run, target)]
     return tagged_runs
+
+
+def _search_twice(client: MlflowClient, experiment_id: str, run: RunView, target: Target) -> list[Run]:
+    return _runs.search_runs(client, experiment_id, run, target) or _runs.search_runs(
+        client, experiment_id, run, target
+    )

@@ -34,7 +34,8 @@ class MLflowSink(Sink):
     Args:
         tracking_uri: Tracking URI of the server or store. Defaults to None: MLflow's own choice.
         experiment: Name of the experiment, which is created if it does not exist. Defaults to None: the environment, or
-            MLflow's ``Default``.
+            MLflow's ``Default``. If a server created ``Default`` in a local store, so that only the server can write
+            its artifacts, a new run is created in ``Default-local`` instead.
         run_name: Name of the MLflow run. Defaults to None: the environment, or the name of the run.
         on_rewind: ``"keep"`` (the default) keeps all stored data points and adds only new steps after a rewind.
             ``"fork"`` creates a new MLflow run with the effective history and makes the superseded run its child.
@@ -121,7 +122,7 @@ class MLflowSink(Sink):
     @property
     def uses_shared_server(self) -> bool:
         """Whether the store is a server, rather than local files."""
-        return not _tracking_uri.resolve(self.tracking_uri).startswith(("file:", "sqlite:"))
+        return not _tracking_uri.is_local(_tracking_uri.resolve(self.tracking_uri))
 
     @property
     def rewinds(self) -> bool:
@@ -231,7 +232,8 @@ class MLflowSink(Sink):
             The open connection.
 
         Raises:
-            SinkClosedError: If the MLflow run or its experiment was deleted, or an option cannot take effect.
+            SinkClosedError: If the MLflow run or its experiment was deleted, MLflow refuses an option, or an option
+                cannot take effect.
             PermissionError: If the server denies access to this user.
         """
         sink = self if self.tracking_uri else self.resolve()

@@ -59,6 +59,15 @@ def strip_credentials(uri: str) -> str:
     return parts._replace(netloc=host, query=query).geturl()
 
 
+def is_local(uri: str) -> bool:
+    """Return whether a store consists of files of this machine.
+
+    Args:
+        uri: Resolved URI.
+    """
+    return uri.startswith(("file:", "sqlite:"))
+
+
 def move_credentials_to_environment(uri: str) -> str:
     """Move the credentials of a URI to an environment variable that the delivery process inherits.
 
