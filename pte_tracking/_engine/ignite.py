@@ -15,9 +15,9 @@ from pte_tracking._data.loader import ResumableLoader
 from pte_tracking._engine.construction import check_positions
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.ignite_metrics import IgniteMetrics
-from pte_tracking._engine.lifecycle import Phase
 from pte_tracking._engine.manager import ExtensionsManager
 from pte_tracking._engine.parts import StateObjectLike
+from pte_tracking._engine.phase import Phase
 from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
 from pte_tracking._store.argument_names import refuse_unknown

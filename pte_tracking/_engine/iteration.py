@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from pte_tracking._engine.lifecycle import Lifecycle, LifecycleOwner, Phase
+from pte_tracking._engine.lifecycle import Lifecycle, LifecycleOwner
+from pte_tracking._engine.phase import Phase
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._interface.progress import EpochLengthError

@@ -1,8 +1,7 @@
-"""Life cycle of a training: its phases, the transitions between them, and the refused calls."""
+"""Life cycle of a training: the transitions between its phases, and the refused calls."""
 
 from __future__ import annotations
 
-import enum
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -10,6 +9,7 @@ from typing import Any, Protocol, cast
 from pte_tracking._engine.entry import ExtensionEntry, ObservedManager
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.optimizer_options import OptimizerOptions
+from pte_tracking._engine.phase import TRANSITIONS, Phase
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.resuming import ranking, training_snapshots
 from pte_tracking._engine.stopping import StopCondition
@@ -20,31 +20,6 @@ from pte_tracking._snapshots.reopen import open_on_rank_zero
 from pte_tracking._store.events import Status
 from pte_tracking.extensions.training_snapshot import TrainingSnapshot
 from pte_tracking.triggers.description import describe_trigger
-
-
-class Phase(enum.Enum):
-    """Phase of a training."""
-
-    #: The manager is constructed. All extensions can be added, and a state can be restored.
-    NEW = "new"
-    #: All ranks have joined to open the run, for example in ``resume()``.
-    OPEN = "open"
-    #: The extensions are initialized, and no iteration is in progress.
-    RUNNING = "running"
-    #: The ``with`` block of an iteration is in progress.
-    IN_ITERATION = "in iteration"
-    #: The extensions are finalized. No phase follows.
-    ENDED = "ended"
-
-
-#: The phases that may follow each phase.
-TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.NEW: frozenset({Phase.OPEN, Phase.ENDED}),
-    Phase.OPEN: frozenset({Phase.OPEN, Phase.RUNNING, Phase.ENDED}),
-    Phase.RUNNING: frozenset({Phase.IN_ITERATION, Phase.ENDED}),
-    Phase.IN_ITERATION: frozenset({Phase.RUNNING, Phase.ENDED}),
-    Phase.ENDED: frozenset(),
-}
 
 _STARTED = frozenset({Phase.RUNNING, Phase.IN_ITERATION})
 
@@ -248,13 +223,16 @@ class Lifecycle:
         Raises:
             Exception: If an extension raises in ``finalize()`` and ``error`` is None.
         """
-        if self.phase is Phase.ENDED:
-            self._owner.run.close()  # it may have been opened again
-            return
-        if error is None and self._stop.should_stop and self.phase is Phase.RUNNING:
-            self.add_last_calls()
-        first = self.finalize(error)
         run = self._owner.run
+        if self.phase is Phase.ENDED:
+            run.close()  # it may have been opened again
+            return
+        if error is None and self._stop.should_stop:
+            if self.phase is Phase.RUNNING:
+                self.add_last_calls()
+            elif self.phase is Phase.OPEN and status is None:
+                run.finish_complete()
+        first = self.finalize(error)
         if first is None and status is not None:
             run.close(status)
         else:

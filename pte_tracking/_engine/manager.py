@@ -28,9 +28,10 @@ from pte_tracking._engine.data_loop import DataLoop
 from pte_tracking._engine.entry import ExtensionEntry
 from pte_tracking._engine.given_values import GivenValues
 from pte_tracking._engine.iteration import IterationScope
-from pte_tracking._engine.lifecycle import Lifecycle, Phase
+from pte_tracking._engine.lifecycle import Lifecycle
 from pte_tracking._engine.optimizer_options import OptimizerOptions
 from pte_tracking._engine.parts import StateObjectLike
+from pte_tracking._engine.phase import Phase
 from pte_tracking._engine.registry import ExtensionRegistry
 from pte_tracking._engine.stopping import StopCondition
 from pte_tracking._engine.training_loop import TrainingLoop

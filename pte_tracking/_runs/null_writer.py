@@ -119,6 +119,9 @@ class NullWriter:
     def write_checkpoint_list(self) -> None:
         """Do nothing."""
 
+    def replace_end(self) -> None:
+        """Do nothing."""
+
     def finish(self, status: Status, error: str | None) -> Status:
         """Return the status."""
         return status

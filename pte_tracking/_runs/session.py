@@ -9,7 +9,10 @@ from pte_tracking._runs.null_writer import NullWriter
 from pte_tracking._runs.position import RunPosition
 from pte_tracking._runs.writer import RunWriter
 from pte_tracking._store.events import CheckpointRemoved
+from pte_tracking._store.journal_reader import last_event
+from pte_tracking._store.layout import JOURNAL
 from pte_tracking._store.manifest import Sampling
+from pte_tracking._store.status import is_killed
 from pte_tracking._store.values import check_step, to_text
 
 
@@ -65,6 +68,22 @@ class RunSession(RunBase):
             for checkpoint in self.checkpoints():
                 if before.get(checkpoint.path) != checkpoint.sha256:  # The file is that of a later step.
                     self._opened().add(CheckpointRemoved, checkpoint.path, checkpoint.step)
+
+    def finish_complete(self) -> None:
+        """Let the next :meth:`close` end the run as FINISHED, if the process that completed it was killed before.
+
+        Call this after :meth:`open` at the end of a complete training. Nothing else is recorded. Do nothing on a rank
+        other than 0.
+        """
+        with self._lock:
+            claim = self._claim
+            if claim is None or claim.is_new or not is_killed(last_event(self.directory / JOURNAL)[0]):
+                return
+            claim.is_reopened = True  # the parameters of this start were not used
+            with self._holding_calls():
+                self._start(claim)
+            if isinstance(self._writer, RunWriter):
+                self._writer.replace_end()
 
     def position(self, step: int) -> RunPosition:
         """Return the current position of the run, which a snapshot stores.

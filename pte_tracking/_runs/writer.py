@@ -126,6 +126,10 @@ class RunWriter(ManifestWriter):
             if at is not None and target != self._start_position:
                 self._rewind_to(target, at["step"], repeated)
 
+    def replace_end(self) -> None:
+        """End the run with the status of this session, although it was opened again without an iteration."""
+        self._kept_end = None
+
     def resume_at(self, step: int) -> None:
         """Supersede the events of later steps; see :meth:`pte_tracking.Run.resume_at`."""
         with self._exclusive():

@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from pte_tracking._store import lock
-from pte_tracking._store.events import RunEnded, Status
+from pte_tracking._store.events import AnyEvent, RunEnded, Status
 from pte_tracking._store.journal_reader import last_event
 from pte_tracking._store.layout import JOURNAL, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
+
+
+def is_killed(last: AnyEvent | None) -> bool:
+    """Return whether a run was killed, judging by the last event of its journal.
+
+    Args:
+        last: The event. The process that trained is no longer alive.
+    """
+    return not isinstance(last, RunEnded) or last.status == "KILLED"
 
 
 def read_status(directory: Path) -> Status:

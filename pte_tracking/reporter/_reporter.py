@@ -224,7 +224,7 @@ def get_current_reporter() -> Reporter:
 
 @refuse_unknown("Pass the values as a dictionary, such as report({'loss': loss}).")
 def report(values: Mapping[str, Any], observer: object = None) -> None:
-    """Report values to the current reporter.
+    """Report values to the current reporter. A value replaces an earlier one of the same key in the iteration.
 
     In a thread without a current reporter, the values belong to the iteration of the only training in the process.
     Before a training, the call has no effect, so that a model that reports can also be used without one. Between

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pte_tracking as pte
-from pte_tracking._engine.lifecycle import TRANSITIONS, Phase
+from pte_tracking._engine.phase import TRANSITIONS, Phase
 
 Operation = Callable[[pte.ExtensionsManager], object]
 
