@@ -8,6 +8,7 @@ from pte_tracking._store import lock
 from pte_tracking._store.files import make_durable_directory
 from pte_tracking._store.layout import WRITER_LOCK
 from pte_tracking._store.manifest import check_format
+from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 
 class DirectoryInUseError(RuntimeError):
@@ -39,6 +40,7 @@ def lock_directory(directory: Path) -> lock.Lock:
         make_durable_directory(directory)
         return lock.Lock(directory / WRITER_LOCK)
     except OSError as error:
+        raise_from_signal_handler(error)
         text = f"Run directory {str(directory)!r} cannot be created or written: {error.strerror or error}"
         raise OSError(error.errno, f"{text}. Choose another run directory", error.filename) from None
     except lock.LockedError as error:
