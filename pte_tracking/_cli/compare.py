@@ -47,7 +47,7 @@ def compare(
     errors: list[RunNotFoundError | OSError] = []
     with reporting_errors():
         compared = [path for run in runs for path in _find_runs(run, errors)]
-        if len(compared) < 2 and not errors:
+        if len(compared) < (1 if plot else 2) and not errors:
             fail(
                 f"compare: expected at least two runs, got {', '.join(map(str, compared))}. "
                 "Pass the directories of two or more runs, or a directory that contains them.",

@@ -64,8 +64,8 @@ def log_resume(training: ResumedTraining, checkpoint: Checkpoint, stop: tuple[st
         return
     _logger.warning(
         "%s: the training is complete at iteration %d%s, so nothing is left to train, but the parameters of this start "
-        "differ: %s. To train with them, choose another out_dir.",
-        *(run.directory, training.iteration, end, "; ".join(differences)),
+        "differ: %s. To continue this run, %s. To train a new run with them, choose another out_dir.",
+        *(run.directory, training.iteration, end, "; ".join(differences), remedy),
     )
 
 

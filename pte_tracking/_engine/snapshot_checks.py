@@ -27,7 +27,7 @@ def check_names(state: Mapping[str, Any], expected: Mapping[str, Iterable[str]],
         unexpected = [name for name in saved_names if name not in expected_names]
         for label in (f"{kind}/{name}" for name in missing if f"{kind}/{name}" in allowed):
             allowed.skip(label, "The snapshot does not contain it.")
-        for text, found in (("missing", missing), ("unexpected", unexpected)):
+        for text, found in (("not in the snapshot:", missing), ("only in the snapshot:", unexpected)):
             if refused := [name for name in found if f"{kind}/{name}" not in allowed]:
                 mismatches.append(f"{kind}: {text} {', '.join(map(repr, refused))}")
                 differing += refused

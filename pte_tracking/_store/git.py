@@ -81,6 +81,11 @@ def read_git(folder: str, run_directory: Path, seconds: float, *, has_diff: bool
     Returns:
         The state. None if the directory is in no working tree, or Git is not installed.
     """
+    real = os.path.realpath(folder)
+    if "GIT_DIR" not in os.environ and not any(
+        os.path.lexists(path / ".git") for path in (Path(real), *Path(real).parents)
+    ):
+        return None  # without starting Git
     git = _Git(folder, seconds)
     root = git.read_line("rev-parse", "--show-toplevel")
     if not root:

@@ -115,7 +115,8 @@ class Lock:
     """
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
-        self._path = _real_path(path)
+        # Strict: otherwise, realpath() ignores an OSError of a signal handler.
+        self._path = Path(os.path.realpath(path.parent, strict=True), path.name)
         deadline = time.monotonic() + timeout
         try:
             while (other := self._acquire()) is not None:

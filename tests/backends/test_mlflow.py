@@ -198,6 +198,21 @@ def test_changed_param_becomes_tag_and_warns_once(
     assert len([record for record in caplog.records if "lr" in record.getMessage()]) == 1
 
 
+@pytest.mark.parametrize("is_reopened", [False, True], ids=["same session", "other session"])
+def test_param_that_returns_to_the_first_value_replaces_the_tag(
+    mlflow_store: str, recorded: RecordedRun, is_reopened: bool
+) -> None:
+    for rate in (0.1, 0.2, 0.1):
+        append_event(recorded, events.Params, {"lr": rate, "same": 1})
+        recorded.deliver()
+        if is_reopened:
+            recorded.crash()
+    recorded.end()
+    data = find_run(mlflow_store, recorded).data
+    assert (data.params["lr"], data.tags["pte.param.lr"]) == ("0.1", "0.1")
+    assert "pte.param.same" not in data.tags
+
+
 def test_long_params_and_tags_are_stored_as_artifacts(
     mlflow_store: str, recorded: RecordedRun, caplog: pytest.LogCaptureFixture
 ) -> None:

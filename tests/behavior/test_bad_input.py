@@ -340,7 +340,10 @@ def test_load_state_dict_other_extensions_error_lists_differences(tmp_path: Path
             pass
         state = other.state_dict()
     restored = make_manager(tmp_path / "b", extensions.LogReport(), extensions.MinValue("x"), extensions.MaxValue("x"))
-    with pytest.raises(ValueError, match=r"extensions: missing 'min_value', 'max_value'.*unexpected 'MicroAverage'"):
+    with pytest.raises(
+        ValueError,
+        match=r"extensions: not in the snapshot: 'min_value', 'max_value'.*only in the snapshot: 'MicroAverage'",
+    ):
         restored.load_state_dict(state)
     assert restored.iteration == 0
 

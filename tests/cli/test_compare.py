@@ -93,6 +93,12 @@ def test_compare_wrong_plot_option_is_explained(
     assert not list(tmp_path.glob("out*"))
 
 
+def test_compare_plot_of_one_run_is_drawn(runs: list[Path], tmp_path: Path) -> None:
+    result = invoke("compare", runs[0], "--plot", tmp_path / "out.png")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, f"Plot: {tmp_path / 'out.png'}")
+    assert (tmp_path / "out.png").stat().st_size > 1000
+
+
 def test_compare_directory_compares_all_runs_in_it(runs: list[Path], tmp_path: Path) -> None:
     assert invoke("compare", tmp_path, "--json").stdout == invoke("compare", *runs, "--json").stdout
 

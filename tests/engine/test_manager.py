@@ -599,8 +599,9 @@ def test_load_state_dict_name_mismatch_lists_names_and_changes_nothing(make_mana
     with pytest.raises(ValueError, match="does not match this run") as caught:
         manager.load_state_dict(state)
     assert (
-        "models: unexpected 'old'; optimizers: missing 'sgd'; extensions: missing 'new'; extensions: unexpected "
-        "'Counter'. Nothing was restored. To continue anyway, pass allow=['old', 'sgd', 'new', 'Counter']"
+        "models: only in the snapshot: 'old'; optimizers: not in the snapshot: 'sgd'; extensions: not in the snapshot: "
+        "'new'; extensions: only in the snapshot: 'Counter'. Nothing was restored. To continue anyway, pass "
+        "allow=['old', 'sgd', 'new', 'Counter']"
     ) in str(caught.value)
     assert model.weight.equal(before)
 

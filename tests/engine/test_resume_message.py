@@ -185,7 +185,10 @@ def test_resume_of_complete_training_with_other_params_warns(tmp_path: Path, cap
     make_manager(tmp_path, params={"rate": 0.1, "fold": 2, "width": 8}).resume()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "differ: fold was 1 and is 2; width was absent and is 8. To train" in record.getMessage()
+    assert (
+        "differ: fold was 1 and is 2; width was absent and is 8. To continue this run, increase max_epochs, which is 2."
+        " To train a new run with them, choose another out_dir."
+    ) in record.getMessage()
 
 
 def test_resume_with_many_other_params_names_five(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,7 +58,10 @@ def test_resume_other_optimizer_class_raises_value_error(tmp_path: Path) -> None
 
 def test_resume_extension_mismatch_lists_names(tmp_path: Path) -> None:
     run(make_manager(tmp_path, extensions.snapshot(trigger=EVERY), extensions.MicroAverage("a", "b", "c")), 2)
-    with pytest.raises(ValueError, match=r"extensions: missing 'min_value'; extensions: unexpected 'MicroAverage'"):
+    with pytest.raises(
+        ValueError,
+        match=r"extensions: not in the snapshot: 'min_value'; extensions: only in the snapshot: 'MicroAverage'",
+    ):
         make_manager(tmp_path, extensions.snapshot(trigger=EVERY), extensions.MinValue("loss")).resume()
 
 

@@ -139,6 +139,20 @@ def test_directory_without_repository_has_no_state(tmp_path: Path) -> None:
     assert read_git(str(tmp_path / "missing"), tmp_path, 60, has_diff=True) is None
 
 
+def test_git_is_not_started_outside_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_repository(tmp_path / "code")
+    write_program(tmp_path / "bin/git", f"touch {tmp_path}/started")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    read_git(str(tmp_path), tmp_path, 60, has_diff=True)
+    assert not (tmp_path / "started").exists()
+    for variable in (None, "GIT_DIR"):
+        if variable:
+            monkeypatch.setenv(variable, str(folder / ".git"))
+        read_git(str(tmp_path if variable else folder / "."), tmp_path, 60, has_diff=True)
+        assert (tmp_path / "started").exists()
+        (tmp_path / "started").unlink()
+
+
 def test_missing_git_yields_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_repository(tmp_path / "code")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -251,6 +265,7 @@ def test_secrets_in_the_diff_are_masked_and_other_code_is_not(tmp_path: Path) ->
 
 
 def test_git_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     write_program(tmp_path / "bin/git", f"exec 3> {tmp_path}/fifo\necho started >&3\nsleep 600 &\nwait")

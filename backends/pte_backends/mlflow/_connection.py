@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, RunData
 from mlflow.exceptions import MlflowException
 
 from pte_backends.mlflow import _errors, _find_run, _journal, _runs, _store_lock, _tracking_uri
@@ -164,8 +164,8 @@ class MLflowConnection:
         self._models = Models(self._client, self._run, mlflow_run)
         self._entity_builder = EntityBuilder(self._run)
         self._is_builder_current = False
-        #: Parameters and status of the MLflow run when it was found, which spare the first batch two requests.
-        self._found_params: dict[str, str] | None = mlflow_run.data.params
+        #: Data and status of the MLflow run when it was found, which spare the first batch two requests.
+        self._found_data: RunData | None = mlflow_run.data
         self._is_running = mlflow_run.info.status == "RUNNING"
 
     @contextlib.contextmanager
@@ -230,12 +230,10 @@ class MLflowConnection:
     def _log_batch(self, events: Sequence[AnyEvent]) -> dict[int, Mapping[str, str]]:
         """Store metrics, parameters and tags. Return the texts to store as artifacts by sequence number."""
         if not self._is_builder_current:
-            stored_params = self._found_params
-            if stored_params is None:
-                stored_params = _runs.get_run(self._client, self._state.run_id).data.params
-            self._entity_builder.reset(stored_params, self._state.epoch_step)
+            stored = self._found_data or _runs.get_run(self._client, self._state.run_id).data
+            self._entity_builder.reset(stored, self._state.epoch_step)
         # If the request fails, the stored parameters are unknown and must be read again.
-        self._is_builder_current, self._found_params = False, None
+        self._is_builder_current, self._found_data = False, None
         batch = [(event.seq, self._entity_builder.build(event)) for event in events]
         self._log_entities(batch)
         self._state.epoch_step = self._entity_builder.epoch_step

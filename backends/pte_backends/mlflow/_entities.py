@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mlflow.entities import Dataset as MLflowDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunData, RunTag
 
 from pte_backends.mlflow._limits import LIMITS
 from pte_backends.mlflow._origin import MAX_TAG_LENGTH, provenance_tags
@@ -35,6 +35,7 @@ _MAX_NAME_LENGTH = 500
 _MAX_RUN_NAME_LENGTH = 250
 _STEP_RANGE = range(-(2**63), 2**63)
 _EPOCH_KEY = "epoch"
+_CHANGED_PARAM = "pte.param."  # prefix of the tags of parameters that have changed
 _CONTEXT_TAG = "mlflow.data.context"
 _LOGGED_IMAGES_TAG = "mlflow.loggedImages"  # MLflow's run page loads images only if this tag is set.
 
@@ -97,17 +98,20 @@ class EntityBuilder:
         self.epoch_step: int | None = None
         self._run = run
         self._stored_params: dict[str, str] = {}
+        #: Tags of the parameters that have changed.
+        self._changed_params: set[str] = set()
         self._texts: dict[str, str] = {}
         self._logged_keys: set[str] = set()
 
-    def reset(self, params: dict[str, str], epoch_step: int | None) -> None:
+    def reset(self, stored: RunData, epoch_step: int | None) -> None:
         """Start from the state of the MLflow run.
 
         Args:
-            params: Parameters of the MLflow run.
+            stored: Parameters and tags of the MLflow run.
             epoch_step: Last step for which an epoch was stored.
         """
-        self._stored_params, self.epoch_step = dict(params), epoch_step
+        self._stored_params, self.epoch_step = dict(stored.params), epoch_step
+        self._changed_params = {tag for tag in stored.tags if tag.startswith(_CHANGED_PARAM)}
 
     def build(self, event: AnyEvent) -> Entities:
         """Convert one event.
@@ -153,20 +157,19 @@ class EntityBuilder:
         for key, value in event.values.items():
             text = self._shorten("param", key, str(value), _MAX_PARAM_LENGTH)
             stored = self._stored_params.get(key)
+            tag = map_key(f"{_CHANGED_PARAM}{key}", LIMITS)
             if stored is None:
                 self._stored_params[key] = text
                 params.append(Param(key, text))
-            elif stored != text:
+            elif stored != text or tag in self._changed_params:  # also if it has the first value again
                 # MLflow parameters cannot change, and a different value would make MLflow reject the whole request.
-                tag = map_key(f"pte.param.{key}", LIMITS)
-                self._warn_once(
-                    key,
-                    "mlflow: parameter %r changed from %s to %s, storing the new value as tag %r",
-                    key,
-                    stored,
-                    text,
-                    tag,
-                )
+                self._changed_params.add(tag)
+                if stored != text:
+                    self._warn_once(
+                        key,
+                        "mlflow: parameter %r changed from %s to %s, storing the new value as tag %r",
+                        *(key, stored, text, tag),
+                    )
                 tags.append(RunTag(tag, text))
         return Entities([], params, tags, self._texts)
 
