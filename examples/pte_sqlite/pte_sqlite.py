@@ -63,7 +63,7 @@ class SqliteConnection:
                     database.execute("DELETE FROM points WHERE run = ? AND seq > ? AND seq < ?", superseded)
 
     def state(self) -> dict[str, Any]:
-        return {}  # run, seq and key identify a data point, so a redelivered batch replaces its rows
+        return {}  # run, seq and key identify a data point, also of a split row, so a repetition replaces it
 
     def close(self, status: Status | None) -> None:
         if status:

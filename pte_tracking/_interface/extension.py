@@ -154,7 +154,6 @@ class Extension:
             reports new values, ``PRIORITY_EDITOR`` for one that computes values from reported ones, and otherwise
             ``PRIORITY_READER``, the default.
         name: Name of the extension in its manager, set when the extension is registered.
-        needs_model_state: Whether the extension reads the weights of the models. Defaults to False.
         saves_state: Whether the extension, with ``PRIORITY_SNAPSHOT`` or a lower priority, saves the state of the
             training. It then runs at the end of the iteration, after the code that follows the ``with`` block. Defaults
             to False.
@@ -180,7 +179,6 @@ class Extension:
     trigger: TriggerLike = (1, "iteration")
     priority: int = PRIORITY_READER
     name: str | None = None
-    needs_model_state: bool = False
     saves_state: bool = False
     rank_zero_only: bool = False
 

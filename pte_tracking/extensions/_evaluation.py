@@ -46,7 +46,6 @@ class Evaluation(Extension):
 
     trigger: TriggerLike = (1, "epoch")
     priority = PRIORITY_WRITER
-    needs_model_state = True
 
     def __init__(
         self,

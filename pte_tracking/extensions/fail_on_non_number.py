@@ -39,8 +39,6 @@ class FailOnNonNumber(Extension):
         RuntimeError: Training diverged at iteration 1. NaN or infinite values in: main/bias/data
     """
 
-    needs_model_state = True
-
     def __init__(self, *, check_grad: bool = True) -> None:
         self._check_grad = check_grad
 

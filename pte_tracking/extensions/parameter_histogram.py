@@ -46,7 +46,6 @@ class ParameterHistogram(Extension):
     """
 
     trigger = (1, "epoch")
-    needs_model_state = True
 
     def __init__(
         self,

@@ -64,7 +64,6 @@ class ParameterStatistics(IntervalExtension):
     """
 
     priority = PRIORITY_WRITER
-    needs_model_state = True
     default_name = "parameter_statistics"
 
     default_statistics: ClassVar[Mapping[str, Statistic]] = {

@@ -83,8 +83,6 @@ class VariableStatisticsPlot(IntervalExtension):
         True
     """
 
-    needs_model_state = True
-
     @accept_names(file_name="filename")
     @refuse_names(writer=NO_WRITERS)
     @refuse_unknown()

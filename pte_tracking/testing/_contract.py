@@ -16,6 +16,8 @@ from pte_tracking.sinks import Location, Sink, map_key
 from pte_tracking.testing._reading import ReadRunContract
 from pte_tracking.testing._samples import UNUSUAL_KEYS, UNUSUAL_NUMBERS, Points, make_sample_events
 
+_WIDE_ROW_KEYS = 1_500  # more than the default of Limits.batch_values
+
 
 class SinkContract(ReadRunContract):
     """Test suite for a backend.
@@ -306,5 +308,17 @@ class SinkContract(ReadRunContract):
         points = self.read_points(sink, run.directory)
         for number in range(self.large_run_keys):
             self._check(points, f"key{number}", [(step, float(step + number)) for step in range(self.large_run_rows)])
+
+    def test_row_with_more_values_than_a_batch_is_stored_completely(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        # The parts of the row have one sequence number. A crash repeats the first part.
+        run.log(1, {f"key{number}": float(number) for number in range(_WIDE_ROW_KEYS)})
+        run.deliver(save_cursor=False)
+        run.log(2, {"key0": 0.5})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "key0", [(1, 0.0), (2, 0.5)])
+        for number in range(1, _WIDE_ROW_KEYS):
+            self._check(points, f"key{number}", [(1, float(number))])
 
     # -- helpers -------------------------------------------------------------------------------------------------------
