@@ -17,12 +17,15 @@ from tests.notebooks import QUICKSTART, execute, read_notebook
 INTERRUPT = """
 import os, signal, threading, time
 
+has_ended = threading.Event()
+
 def interrupt():
     deadline = time.monotonic() + 60
     while not os.path.exists("quickstart/journal.jsonl") and time.monotonic() < deadline:
         time.sleep(0.001)
-    time.sleep({seconds})
-    os.kill(os.getpid(), signal.SIGINT)
+    # A cell that has ended is not interrupted: the interrupt would hit the kernel between two cells.
+    if not has_ended.wait({seconds}):
+        os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=interrupt).start()
 """
@@ -94,7 +97,7 @@ def test_quickstart_interrupted_at_any_time_and_run_again_equals_uninterrupted_o
     cells = [*start]
     for seconds in (0.0, *(random.uniform(0.0, 0.6) for _ in range(7))):
         interrupted = copy.deepcopy(train)
-        interrupted.source = INTERRUPT.format(seconds=seconds) + train.source
+        interrupted.source = INTERRUPT.format(seconds=seconds) + train.source + "\nhas_ended.set()"
         cells += [interrupted, *results]
     # Execution continues after each error, as a user does. The interrupts have to be the only errors.
     executed = execute(notebook, tmp_path / "parts", [*cells, *start, train], allow_errors=True)
