@@ -33,6 +33,12 @@ def package_files(package: str) -> set[str]:
     return {str(file.relative_to(folder.parent)) for file in files}
 
 
+def test_changelog_entries_have_known_kinds() -> None:
+    kinds = {kind["directory"] for kind in PROJECT["tool"]["towncrier"]["type"]}
+    names = [path.name for path in (ROOT / "changelog.d").glob("*.md") if path.name != "README.md"]
+    assert [name for name in names if name.split(".")[-2] not in kinds] == []  # towncrier would ignore them
+
+
 def test_version_matches_project_file() -> None:
     assert pte_tracking.__version__ == PROJECT["project"]["version"]
 

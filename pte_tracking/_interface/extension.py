@@ -279,7 +279,12 @@ class Extension:
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state to save in snapshots: tensors and plain values only."""
+        """Return the state to save in snapshots: tensors and plain values only.
+
+        Snapshots contain the state of each rank. If the training resumes on another number of ranks, each
+        :class:`~pte_tracking.reporter.SummaryState` in it is added up, and other values are those of rank 0. Save a sum
+        over the ranks in this format, because a plain number would be counted on each new rank, or lost.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
