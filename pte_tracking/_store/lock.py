@@ -115,8 +115,7 @@ class Lock:
     """
 
     def __init__(self, path: Path, timeout: float = 0.0) -> None:
-        # Strict: otherwise, realpath() ignores an OSError of a signal handler.
-        self._path = Path(os.path.realpath(path.parent, strict=True), path.name)
+        self._path = _real_path(path, strict=True)  # otherwise, realpath() ignores an OSError of a signal handler
         deadline = time.monotonic() + timeout
         try:
             while (other := self._acquire()) is not None:
@@ -231,8 +230,8 @@ def _query(path: Path, query: Callable[[int], _Result | None], own_result: _Resu
             os.close(fd)
 
 
-def _real_path(path: Path) -> Path:
-    return Path(os.path.realpath(path.parent), path.name)
+def _real_path(path: Path, *, strict: bool = False) -> Path:
+    return Path(os.path.realpath(path.parent, strict=strict), path.name)
 
 
 def _holder(fd: int) -> LockHolder | None:

@@ -29,24 +29,17 @@ def test_load_sinks_omits_sinks_that_cannot_be_loaded_with_warning(caplog: pytes
     assert "Expected a subclass" in warnings["odd"]
 
 
+@pytest.mark.parametrize(
+    ("configured", "warned"), [("json", {"gone", "odd"}), ("mlflow", set())], ids=["other sink", "configured sink"]
+)
 def test_resume_uri_with_unrelated_broken_sink_reaches_its_backend(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, configured: str, warned: set[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    manager = pte.ExtensionsManager({}, 1, out_dir=tmp_path / "run", sinks=["json"])
+    manager = pte.ExtensionsManager({}, 1, out_dir=tmp_path / "run", sinks=[configured])
     with pytest.raises(LookupError, match="0123"):
         manager.resume("runs:/0123")
-    assert read_warnings(caplog).keys() == {"gone", "odd"}
-
-
-def test_resume_uri_of_configured_sink_loads_no_other_sink(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    manager = pte.ExtensionsManager({}, 1, out_dir=tmp_path / "run", sinks=["mlflow"])
-    with pytest.raises(LookupError, match="0123"):
-        manager.resume("runs:/0123")
-    assert read_warnings(caplog) == {}
+    assert read_warnings(caplog).keys() == warned  # a sink of the manager is used without loading others
 
 
 @pytest.mark.parametrize("arguments", [["log.csv"], ["log.csv", "--from", "csv"]], ids=["found", "given"])
