@@ -126,6 +126,14 @@ def test_overlapping_files_without_purge_step_keep_all_points(tmp_path: Path) ->
     assert [step for _, step, _, _ in points(import_run(tmp_path / "logs", tmp_path / "run"))] == [1, 2, 3, 2, 3]
 
 
+def test_files_of_one_second_are_imported_in_order_of_their_start(tmp_path: Path) -> None:
+    for step in (9, 10):  # As names, 10 precedes 9.
+        write(tmp_path / "logs", range(step, step + 1))
+        (file,) = (path for path in (tmp_path / "logs").iterdir() if not path.name.startswith("events.out.tfevents.1."))
+        file.rename(tmp_path / "logs" / f"events.out.tfevents.1.host.1.{step}")
+    assert [step for _, step, _, _ in points(import_run(tmp_path / "logs", tmp_path / "run"))] == [9, 10]
+
+
 def test_tensorboardx_file_is_imported(tmp_path: Path) -> None:
     tensorboardx = pytest.importorskip("tensorboardX")
     writer = tensorboardx.SummaryWriter(str(tmp_path / "logs"))

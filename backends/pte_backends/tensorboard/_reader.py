@@ -55,7 +55,7 @@ def read_run(source: str, directory: Path) -> Iterator[AnyEvent]:
 
 
 def _find_files(source: Path) -> list[Path]:
-    """Return the event files of a run in the order in which they were started, which is part of their names."""
+    """Return the event files of a run in the order in which they were started."""
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -70,7 +70,12 @@ def _find_files(source: Path) -> list[Path]:
         raise LookupError(f"{source}: contains no event file ({PATTERN}).{hint}")
     if folders:
         _logger.warning("%s: the runs in its subdirectories were not imported: %s", source, below)
-    return files
+    return sorted(files, key=_read_start_time)
+
+
+def _read_start_time(path: Path) -> float:
+    """Return the time of the first event, because names contain whole seconds, and a counter without leading zeros."""
+    return next((event.wall_time for event in read_events(path)), 0.0)
 
 
 def _effective_events(files: Iterable[Path]) -> Iterator[Any]:
