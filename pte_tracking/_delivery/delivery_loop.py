@@ -23,7 +23,7 @@ from pte_tracking._delivery.sampler import SamplerThread
 from pte_tracking._delivery.throttle import Throttle, request_interval
 from pte_tracking._store.events import Status
 from pte_tracking._store.files import mtime_ns
-from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, MANIFEST
+from pte_tracking._store.layout import DELIVERY, DELIVERY_LOCK, JOURNAL, MANIFEST
 from pte_tracking._store.lock import Lock, LockedError
 from pte_tracking._store.manifest import Manifest, RunNotFoundError
 from pte_tracking._store.place import Place
@@ -104,7 +104,7 @@ class DeliveryLoop:
         self._sampler.start(manifest)
         for entry in manifest.sinks:
             thread = self._threads.get(entry.key)
-            if thread is not None and thread.is_alive():
+            if thread is not None and (thread.is_alive() or self._is_complete(self._consumers[entry.key])):
                 continue
             try:
                 consumer = SampleConsumer(self._directory, manifest, entry)
@@ -115,6 +115,16 @@ class DeliveryLoop:
                 continue
             self._consumers[entry.key] = consumer
             self._threads[entry.key] = self._start_thread(functools.partial(self._deliver_sink, consumer), entry.key)
+
+    def _is_complete(self, consumer: SampleConsumer) -> bool:
+        """Whether a sink has received the run and its end.
+
+        Another start would read the cursor from a directory that the training process may be deleting now, and without
+        a cursor, all events would be delivered again.
+        """
+        cursor, size = consumer.cursor, (self._directory / JOURNAL).stat().st_size
+        is_ended = cursor.end_status is not None and cursor.end_status == read_status(self._directory)
+        return is_ended and not consumer.is_closed and cursor.position >= size
 
     @staticmethod
     def _start_thread(function: Callable[[], None], name: str = "sample") -> threading.Thread:

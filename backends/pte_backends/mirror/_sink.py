@@ -37,7 +37,7 @@ class MirrorSink(Sink):
         >>> from pathlib import Path
         >>> import pte_tracking as pte
         >>> from pte_backends.mirror import MirrorSink
-        >>> with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     sink = MirrorSink(f"{folder}/mirror")
         ...     with pte.Run(f"{folder}/result", sinks=[sink], close_timeout=60) as run:
         ...         run.log_metrics({"loss": 0.5}, 1)
