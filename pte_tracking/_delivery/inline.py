@@ -13,6 +13,7 @@ from pte_tracking._store.place import Place
 from pte_tracking._store.signal_errors import raise_from_signal_handler
 
 _SAVE_INTERVAL = 16384  # events between two saves of the cursor, which are redelivered after a crash
+_END_ATTEMPTS = 2  # The second one opens a new connection, which builds a deleted file again.
 _RETRY_SECONDS = 1.0  # between a failure, such as a full disk, and the next attempt
 
 
@@ -82,15 +83,17 @@ class InlineConsumer:
         Args:
             status: Status with which the run ended.
         """
-        self._retry_time = 0.0
         is_current = self._place.is_current()
         if not is_current:
             self._consumer.abandon()
-        self.catch_up()
-        try:
-            self._consumer.finish(status if is_current else None)
-        except Exception as error:
-            self._record_failure(error)
+        for _ in range(_END_ATTEMPTS):
+            self._retry_time = 0.0
+            self.catch_up()
+            try:
+                self._consumer.finish(status if is_current else None)
+                return
+            except Exception as error:
+                self._record_failure(error)
 
     def _record_failure(self, error: Exception) -> None:
         """Record a failure of the sink. Raise an exception that a signal handler raised."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -47,7 +48,7 @@ def find_location(directory: Path, entry: SinkEntry) -> SinkLocation | None:
     """Return the place of a run in one backend.
 
     Args:
-        directory: Absolute path of the run directory.
+        directory: The run directory.
         entry: Entry of the sink in the manifest.
 
     Returns:
@@ -58,7 +59,7 @@ def find_location(directory: Path, entry: SinkEntry) -> SinkLocation | None:
     except (TypeError, ValueError):  # not installed here
         return None
     try:
-        location = sink.locate(directory, Cursor.load(directory, entry.key).state)
+        location = sink.locate(Path(os.path.abspath(directory)), Cursor.load(directory, entry.key).state)
         if location is None:
             return None
         # The parts come from files of the run directory, which may be somebody else's.

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking._store.printable import describe_value
 from pte_tracking.sinks import ENTRY_POINT_GROUP, Sink, check_client, get_sink, installed_sinks
 
 
@@ -60,8 +61,7 @@ def check_sinks(sinks: Iterable[str | Sink]) -> list[Sink]:
             raise TypeError(f"sinks: expected an instance, got the class {sink.__name__}. Write {sink.__name__}(...).")
         elif not isinstance(sink, Sink):
             raise TypeError(
-                f"sinks: expected names ({', '.join(installed_sinks())}) or Sink objects, "
-                f"got {sink!r} of type {type(sink).__name__}"
+                f"sinks: expected names ({', '.join(installed_sinks())}) or Sink objects, got {describe_value(sink)}"
             )
         elif not _is_registered(type(sink)):
             raise TypeError(

@@ -133,10 +133,7 @@ class DataLoop:
                     length = None
                 may_check = True
                 if not count:
-                    raise RuntimeError(
-                        "batches(): a whole epoch passed without an iteration. Check that the loader is not empty and "
-                        "can be iterated repeatedly, and that the loop contains 'with manager.run_iteration():'."
-                    )
+                    raise _no_iteration_error(loader)
         except Exception as error:
             owner.fail(error)
             raise
@@ -294,4 +291,16 @@ def _two_loops_error(name: str) -> RuntimeError:
         "zip(manager.batches(a), manager.batches(b, name='b')), or pass several loaders together, as in "
         "manager.batches({'a': a, 'b': b}). If an earlier loop was left, delete the variable that refers to its "
         "iterator, such as a progress bar."
+    )
+
+
+def _no_iteration_error(loader: object) -> RuntimeError:
+    if isinstance(loader, Iterator):
+        return RuntimeError(
+            f"loader: the {type(loader).__name__} is exhausted, and the training continues. An iterator yields its "
+            "batches only once: pass a list, or an object whose __iter__() begins a new pass."
+        )
+    return RuntimeError(
+        "loader: a whole epoch passed without an iteration. Check that the loader is not empty, and that a loop over "
+        "manager.batches() contains 'with manager.run_iteration():'."
     )

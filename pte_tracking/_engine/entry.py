@@ -11,6 +11,7 @@ from pte_tracking._engine.unrecorded import LateValues
 from pte_tracking._interface.extension import Extension, Manager, TriggerLike
 from pte_tracking._interface.function_extension import FunctionExtension
 from pte_tracking._store.argument_names import refused_call
+from pte_tracking._store.printable import describe_value
 from pte_tracking.reporter import Observation
 from pte_tracking.triggers import Trigger, get_trigger
 from pte_tracking.triggers.interval import fires_each_iteration
@@ -178,11 +179,12 @@ def _as_extension(extension: object) -> Extension:
         _check_function(extension)
         return FunctionExtension(extension)
     hint = ""
-    if isinstance(extension, tuple | list | dict):
+    if isinstance(extension, list) and all(isinstance(item, Extension | ExtensionEntry) for item in extension):
+        hint = ". Pass several in one list, such as [extensions.Evaluator(...), *extensions.defaults()]."
+    elif isinstance(extension, tuple | list | dict):
         hint = ". Pass a name or a trigger as ExtensionEntry(extension, name=..., trigger=...)."
     raise TypeError(
-        f"extension: expected an Extension or a function that takes the manager, "
-        f"got {extension!r} of type {type(extension).__name__}{hint}"
+        f"extension: expected an Extension or a function that takes the manager, got {describe_value(extension)}{hint}"
     )
 
 

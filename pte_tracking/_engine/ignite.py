@@ -22,6 +22,7 @@ from pte_tracking._interface.extension import TriggerLike
 from pte_tracking._interface.other_names import MANAGER_NAMES, refuse_names
 from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking._store.dependencies import required_by
+from pte_tracking._store.printable import describe_value
 from pte_tracking.sinks import Sink
 from pte_tracking.triggers import IntervalTrigger
 
@@ -125,7 +126,7 @@ class IgniteExtensionsManager(ExtensionsManager):
             from ignite.engine import Engine, Events
 
         if not isinstance(engine, Engine):
-            raise TypeError(f"engine: expected an ignite.engine.Engine, got {engine!r} of type {type(engine).__name__}")
+            raise TypeError(f"engine: expected an ignite.engine.Engine, got {describe_value(engine)}")
         super().__init__(
             models,
             max_epochs,

@@ -85,7 +85,8 @@ def load(
             module gets the weights of the only model in the snapshot, or of ``"main"``. Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
         state_objects: Other objects by name, such as an average of the weights. Defaults to none.
-        best: Metric and mode for ``"best"``, such as ``("loss", "min")``. Defaults to those of ``keep_best``.
+        best: Metric and mode for the source ``"best"``, such as ``("loss", "min")``. Defaults to those of
+            ``keep_best``.
 
     Returns:
         The checkpoint. ``state`` is the complete state of the snapshot, with its tensors on the CPU. ``values`` are
@@ -96,7 +97,8 @@ def load(
         SnapshotError: If the snapshot is damaged or not a snapshot.
         LookupError: If there is no such snapshot. The message lists the steps or the metrics.
         TypeError: If an argument has the wrong type.
-        ValueError: If the snapshot does not contain a named object, or the weights do not fit. Nothing is loaded.
+        ValueError: If ``best`` is passed with another source, the snapshot does not contain a named object, or the
+            weights do not fit. Nothing is loaded.
 
     Example:
         >>> import tempfile
@@ -114,6 +116,11 @@ def load(
         >>> checkpoint.step, checkpoint.values["loss"]
         (2, 0.0)
     """
+    if best is not None and source != "best":
+        raise ValueError(
+            f"best: expected only with 'best' as the source, got {best!r} with {source!r}. Write load(run_dir, 'best', "
+            f"best={best!r})."
+        )
     given = {"models": models, "optimizers": optimizers, "state_objects": state_objects}
     directory = _real_directory(run_dir)
     selected, checkpoint = _select(directory, source, None if best is None else _parse_ranking(best))
@@ -220,8 +227,8 @@ def _at_step(checkpoints: Sequence[Checkpoint], source: object, call: str) -> Ch
 def _recorded_ranking(manifest: Manifest, checkpoints: Iterable[Checkpoint], call: str) -> BestPolicy:
     if manifest.ranking is None:
         raise ValueError(
-            f"{call}: the training ranked no snapshots, because it had no snapshot(keep_best=...). Pass "
-            f"best=('val/loss', 'min') with one of its metrics: {list_metrics(checkpoints)}."
+            f"{call}: the training ranked no snapshots, because it had no snapshot(keep_best=...). Pass best=(metric, "
+            f"'min' or 'max') with one of its metrics: {list_metrics(checkpoints)}."
         )
     return BestPolicy(*manifest.ranking, 1)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pte_tracking._runs.pixels import to_pixels
 from pte_tracking._runs.png import as_png_mode, encode_png, import_pillow, is_png, open_image
 from pte_tracking._store.dependencies import required_by
+from pte_tracking._store.printable import describe_value
 
 
 class EncodedImage(NamedTuple):
@@ -38,8 +39,8 @@ def encode_image(image: Any, normalize: bool, name: str) -> EncodedImage:
     """
     if isinstance(image, str | os.PathLike):
         raise TypeError(
-            f"{name}: expected an array, tensor, PIL image, or bytes of an image file, got {image!r} of type "
-            f"{type(image).__name__}. To log a file, pass its content: open(path, 'rb').read()."
+            f"{name}: expected an array, tensor, PIL image, or bytes of an image file, got {describe_value(image)}. "
+            "To log a file, pass its content: open(path, 'rb').read()."
         )
     if isinstance(image, bytes | bytearray | memoryview):
         content = bytes(image)

@@ -18,6 +18,7 @@ from pte_tracking._store.events import AnyEvent
 from pte_tracking._store.files import safe_file_name
 from pte_tracking._store.journal_reader import read_effective_reversed
 from pte_tracking._store.layout import FIGURES, IMAGES, JOURNAL, MEDIA
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.secrets import mask_secrets
 from pte_tracking._store.values import check_key, check_step, to_text
 
@@ -179,7 +180,7 @@ class RunMedia(RunSession):
             RuntimeError: If the run has ended, and the directory contains another run.
         """
         if not isinstance(text, str):
-            raise TypeError(f"text: expected a string, got {text!r} of type {type(text).__name__}")
+            raise TypeError(f"text: expected a string, got {describe_value(text)}")
         key, step = check_key(key), self._check_step(step)
         if not isinstance(self._opened(), NullWriter):
             self._note_step("text", key, step)
@@ -258,7 +259,7 @@ class RunMedia(RunSession):
     ) -> None:
         """Add an event with a file that is rendered only by the process that writes the run."""
         if not isinstance(caption, str):
-            raise TypeError(f"caption: expected a string, got {caption!r} of type {type(caption).__name__}")
+            raise TypeError(f"caption: expected a string, got {describe_value(caption)}")
         key, checked_step, text = check_key(key), self._check_step(step), mask_secrets(to_text(caption))
         kind_name = kind.__name__.lower()
         name = f"{kind_name} {key!r} at step {checked_step}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pte_tracking._runs.attachments import read_media_file
 from pte_tracking._runs.media import read_array
+from pte_tracking._store.printable import describe_value
 
 _MAX_CHANNELS = 16
 _MAX_SAMPLE = 2**15 - 1
@@ -69,7 +70,7 @@ def check_sample_rate(sample_rate: object) -> int | None:
     if sample_rate is None:
         return None
     if isinstance(sample_rate, bool) or not hasattr(sample_rate, "__index__"):
-        raise TypeError(f"sample_rate: expected an integer, got {sample_rate!r} of type {type(sample_rate).__name__}")
+        raise TypeError(f"sample_rate: expected an integer, got {describe_value(sample_rate)}")
     rate = int(sample_rate.__index__())
     if not 0 < rate <= _MAX_RATE:
         raise ValueError(f"sample_rate: expected a number of samples per second from 1 to {_MAX_RATE}, got {rate}")

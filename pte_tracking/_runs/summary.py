@@ -114,7 +114,7 @@ def summarize(directory: Path, metrics: RunMetrics | None = None) -> RunSummary:
         ranking=manifest.ranking,
         best_checkpoint=_find_best(checkpoints, manifest),
         pending=backlog(directory, manifest),
-        locations=[place for entry in manifest.sinks if (place := find_location(directory.absolute(), entry))],
+        locations=[place for entry in manifest.sinks if (place := find_location(directory, entry))],
         rejected={key: cursor.rejected for key, cursor in cursors.items() if cursor.rejected},
         hidden={key: cursor.hidden for key, cursor in cursors.items() if cursor.hidden},
         delivery_log=_read_delivery_log(directory / DELIVERY_LOG),

@@ -11,6 +11,7 @@ from pte_tracking._runs.attachments import read_media_file
 from pte_tracking._runs.media import read_array
 from pte_tracking._runs.pixels import to_bytes
 from pte_tracking._runs.png import import_pillow
+from pte_tracking._store.printable import describe_value
 
 _CHANNELS = (1, 3, 4)
 _MIN_DURATION = 20  # milliseconds; browsers show frames of GIF files with a shorter duration for 100 milliseconds
@@ -82,7 +83,7 @@ def encode_gif(frames: Any, fps: float) -> bytes:
 def check_fps(fps: object) -> float:
     """Return a number of frames per second, or raise if it is not positive and finite."""
     if isinstance(fps, bool) or not isinstance(fps, int | float):
-        raise TypeError(f"fps: expected a number, got {fps!r} of type {type(fps).__name__}")
+        raise TypeError(f"fps: expected a number, got {describe_value(fps)}")
     if not fps > 0 or not math.isfinite(fps):
         raise ValueError(f"fps: expected a positive number of frames per second, got {fps!r}")
     return float(fps)

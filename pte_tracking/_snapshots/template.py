@@ -7,6 +7,7 @@ import string
 from pathlib import Path, PurePath
 
 from pte_tracking._snapshots.file import is_snapshot
+from pte_tracking._store.printable import describe_value
 
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?"
 
@@ -28,8 +29,7 @@ class Template:
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(
-                f"filename: expected a format string such as 'snapshot_iter_{{.iteration}}', got {text!r} of type "
-                f"{type(text).__name__}"
+                f"filename: expected a format string such as 'snapshot_iter_{{.iteration}}', got {describe_value(text)}"
             )
         if not text or PurePath(text).is_absolute() or ".." in PurePath(text).parts:
             raise ValueError(f"filename: expected a path inside the run directory, got {text!r}")

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import PurePosixPath
 
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.values import check_key
 
 MANIFEST = "run.json"
@@ -49,7 +50,7 @@ def check_directory(argument: str, directory: object) -> None:
         NotADirectoryError: If it is a file.
     """
     if not isinstance(directory, str | os.PathLike):
-        raise TypeError(f"{argument}: expected a path, got {directory!r} of type {type(directory).__name__}")
+        raise TypeError(f"{argument}: expected a path, got {describe_value(directory)}")
     text = os.fsdecode(directory)
     if text == "~" or text.startswith(f"~{os.sep}"):
         raise ValueError(f"{argument}: got {text!r}, which Python does not expand. Pass os.path.expanduser({text!r}).")

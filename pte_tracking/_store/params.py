@@ -9,6 +9,7 @@ from typing import Any
 
 from pte_tracking._store.events import Scalar
 from pte_tracking._store.fields import expand
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.secrets import mask_values
 from pte_tracking._store.stable_text import StableText
 from pte_tracking._store.values import INT64_LIMIT, check_key, to_number, to_text
@@ -38,8 +39,8 @@ def flatten_params(params: object) -> dict[str, Scalar]:
     fields = _expand(params, "params")
     if not isinstance(fields, Mapping):
         raise TypeError(
-            f"params: expected a mapping, dataclass, or argparse.Namespace, got {params!r} of type "
-            f"{type(params).__name__}. Pass a dictionary, such as vars(config) for an object with attributes."
+            f"params: expected a mapping, dataclass, or argparse.Namespace, got {describe_value(params)}. "
+            "Pass a dictionary, such as vars(config) for an object with attributes."
         )
     flat: dict[str, Scalar] = {}
     _flatten(fields, "", [id(params)], flat)

@@ -103,7 +103,7 @@ def to_number(key: str, value: Any) -> Number:
             return _to_float(value)
     except (RuntimeError, ValueError):  # a tensor without data, such as one on the device "meta"
         pass
-    raise TypeError(f"values[{key!r}]: expected a real number, got {value!r} of type {type(value).__name__}")
+    raise TypeError(f"values[{key!r}]: expected a real number, got {describe_value(value)}")
 
 
 def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
@@ -117,9 +117,7 @@ def to_numbers(values: Mapping[str, Any]) -> dict[str, Number]:
         ValueError: If a key is invalid, or a value does not have exactly one element.
     """
     if type(values) is not dict and not isinstance(values, Mapping):
-        raise TypeError(
-            f"values: expected a mapping of names to numbers, got {values!r} of type {type(values).__name__}"
-        )
+        raise TypeError(f"values: expected a mapping of names to numbers, got {describe_value(values)}")
     numbers: dict[str, Number] = {}
     # This loop runs for every row: checked keys, floats, and tensors are handled without a call of another function.
     for key, value in values.items():
@@ -152,7 +150,7 @@ def to_progress(argument: str, value: Any) -> Number | None:
     try:
         number = value if type(value) is float else to_number(argument, value)
     except (TypeError, ValueError):
-        raise TypeError(f"{argument}: expected a number, got {value!r} of type {type(value).__name__}") from None
+        raise TypeError(f"{argument}: expected a number, got {describe_value(value)}") from None
     return number if math.isfinite(number) else None
 
 
@@ -164,7 +162,7 @@ def to_texts(tags: Mapping[str, Any]) -> dict[str, str]:
         ValueError: If a name is empty or contains a lone surrogate.
     """
     if not isinstance(tags, Mapping):
-        raise TypeError(f"tags: expected a mapping, got {tags!r} of type {type(tags).__name__}")
+        raise TypeError(f"tags: expected a mapping, got {describe_value(tags)}")
     return mask_values({check_key(key, "tags"): to_text(str(value)) for key, value in tags.items()})
 
 
@@ -179,7 +177,7 @@ def check_step(step: object) -> int:
         try:
             step = int(operator.index(step))  # type: ignore[arg-type]
         except TypeError:
-            raise TypeError(f"step: expected an integer, got {step!r} of type {type(step).__name__}") from None
+            raise TypeError(f"step: expected an integer, got {describe_value(step)}") from None
     if not _MIN_INT64 <= step < INT64_LIMIT:
         raise ValueError(f"step: expected an integer of at most 64 bits, got {step}")
     return step

@@ -17,6 +17,7 @@ from pte_tracking._distributed.summary import SharedSummary
 from pte_tracking._distributed.world import SINGLE_PROCESS
 from pte_tracking._distributed.wrappers import named_submodules, unwrap
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
+from pte_tracking._store.printable import describe_value
 from pte_tracking.extensions._bar import IS_WIDGET, Bar, can_show
 from pte_tracking.reporter import DictSummary, Reporter, report, report_result
 from pte_tracking.triggers import get_trigger
@@ -225,7 +226,5 @@ def _check_targets(target: Any) -> dict[str, nn.Module]:
     targets = dict(target) if isinstance(target, Mapping) else {"main": target}
     for name, each in targets.items():
         if not isinstance(each, nn.Module):
-            raise TypeError(
-                f"target: expected a torch.nn.Module as {name!r}, got {each!r} of type {type(each).__name__}"
-            )
+            raise TypeError(f"target: expected a torch.nn.Module as {name!r}, got {describe_value(each)}")
     return targets

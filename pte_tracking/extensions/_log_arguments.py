@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from pte_tracking._store import layout
+from pte_tracking._store.printable import describe_value
 from pte_tracking.sinks import get_sink
 
 
 def check_filename(filename: str) -> str:
     """Return the path of a JSON log, or raise if it is not in the run directory or reserved."""
     if not isinstance(filename, str):
-        raise TypeError(
-            f"filename: expected a string such as 'log', got {filename!r} of type {type(filename).__name__}"
-        )
+        raise TypeError(f"filename: expected a string such as 'log', got {describe_value(filename)}")
     if "{" in filename:
         raise ValueError(f"filename: expected a name without placeholders, such as 'log', got {filename!r}")
     path = PurePath(filename)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pte_tracking._distributed.sharding import full_tensor, is_sharded
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
+from pte_tracking._store.printable import describe_value
 
 
 def named_tensors(
@@ -33,9 +34,7 @@ def named_tensors(
     models = [links] if isinstance(links, nn.Module) else list(links)
     for model in models:
         if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"links: expected a torch.nn.Module or several, got {model!r} of type {type(model).__name__}"
-            )
+            raise TypeError(f"links: expected a torch.nn.Module or several, got {describe_value(model)}")
     models = [unwrap(model) for model in models]
     names = Counter(name for model in models for name, _ in model.named_parameters())
     if duplicates := [name for name, count in names.items() if count > 1]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from pte_tracking._snapshots.file import save
 from pte_tracking._snapshots.module_state import save_module
 from pte_tracking._store.checkpoint_files import FileDigest
 from pte_tracking._store.model_event import ModelSignature, TensorSpec
+from pte_tracking._store.printable import describe_value
 
 PROGRAM_FILE = "model.pt2"
 WEIGHTS_FILE = "state_dict.pt"
@@ -125,7 +127,7 @@ def trace(model: nn.Module, example: ModelInput, *, should_run: bool = False) ->
             positional, keywords = example.arguments(2 if rows == 1 and example.batched() else None)
             sizes = {name: {0: export.Dim.AUTO} for name in example.batched()}
             dynamic = {name: sizes.get(name, {}) for name in example.tensors}
-            shapes: Any = dynamic if example.takes_keywords else tuple(dynamic.values())
+            shapes = _bind(copied, *(((), dynamic) if example.takes_keywords else (dynamic.values(), {})))
             program = export.export(copied, positional, keywords, dynamic_shapes=shapes, strict=False)
     finally:
         rng.set_state(random_state)
@@ -162,7 +164,7 @@ def _to_tensor(value: object) -> Tensor:
         return torch.as_tensor(value).clone()
     raise TypeError(
         "input_example: expected a tensor, a tuple of tensors, or a dictionary of tensors for keyword arguments, got "
-        f"{value!r} of type {type(value).__name__}"
+        f"{describe_value(value)}"
     )
 
 
@@ -173,6 +175,19 @@ def _copy_to_cpu(model: nn.Module) -> nn.Module:
         data = tensor.detach().to("cpu", copy=True)
         known[id(tensor)] = nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
     return copy.deepcopy(model, known)
+
+
+def _bind(model: nn.Module, positional: Iterable[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for the arguments of a model by the names of the parameters, as a tuple for ``*args``."""
+    signature = inspect.signature(model.forward)
+    bound = signature.bind(*positional, **keywords).arguments
+    variable = [name for name in bound if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD]
+    if variable:
+        raise TypeError(
+            f"torch.export does not accept several batch sizes for **{variable[0]} of forward(). Pass input_example as "
+            "a tuple of positional arguments, or export the module within, such as average.module of an AveragedModel"
+        )
+    return bound
 
 
 def _read_signature(program: Any, example: ModelInput) -> ModelSignature:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pte_tracking._interface.extension import Extension, Manager
+from pte_tracking._store.printable import describe_value
 from pte_tracking.extensions._optimizers import check_optimizer, find_optimizer, find_option
 
 
@@ -65,7 +66,7 @@ class ExponentialShift(Extension):
     ) -> None:
         for argument, value in (("rate", rate), ("init", init), ("target", target)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, float | int)):
-                raise TypeError(f"{argument}: expected a number, got {value!r} of type {type(value).__name__}")
+                raise TypeError(f"{argument}: expected a number, got {describe_value(value)}")
         if not 0 <= rate < math.inf:
             raise ValueError(f"rate: expected a finite, non-negative factor, got {rate!r}")
         self._attr = attr

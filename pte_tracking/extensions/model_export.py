@@ -187,9 +187,9 @@ class ModelExport(Extension):
             shapes = ", ".join(f"{key}: {list(tensor.shape)}" for key, tensor in self._example.tensors.items())
             raise RuntimeError(
                 f"export_model: torch.export failed for the model {self._model_name!r} with an input_example of shape "
-                f"{shapes}: {type(error).__name__}: {error}. Check that the model accepts the example on the CPU, and "
-                "that its forward() has no control flow that depends on values of tensors. To store only the weights, "
-                "use snapshot_object(..., artifact=True)."
+                f"{shapes}: {type(error).__name__}: {str(error).rstrip('.')}. Check that the model accepts the example "
+                "on the CPU, and that its forward() has no control flow that depends on values of tensors. To store "
+                "only the weights, use snapshot_object(..., artifact=True)."
             ) from error
 
     def _export_last(self, manager: Manager) -> None:

@@ -17,6 +17,7 @@ from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import full_tensor
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager
 from pte_tracking._snapshots.inner_optimizers import torch_optimizers
+from pte_tracking._store.printable import describe_value
 from pte_tracking.reporter import report
 
 _logger = logging.getLogger("pte_tracking")
@@ -189,8 +190,7 @@ def _check_amount(name: str, amount: object) -> None:
         return
     if isinstance(amount, bool) or not isinstance(amount, int | float):
         raise TypeError(
-            f"{name}: expected a number per iteration or a function of the batch, got {amount!r} of type "
-            f"{type(amount).__name__}"
+            f"{name}: expected a number per iteration or a function of the batch, got {describe_value(amount)}"
         )
     if not amount > 0:
         raise ValueError(f"{name}: expected a positive number, got {amount!r}")

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from pte_tracking._interface.extension import PRIORITY_WRITER, Extension, Manager, TriggerLike
 from pte_tracking._interface.other_names import accept_names
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.values import check_key
 from pte_tracking.extensions._optimizers import check_optimizer, find_optimizer, find_option
 from pte_tracking.reporter import report
@@ -101,8 +102,8 @@ def observe_lr(
     check_optimizer("optimizer_name", optimizer_name)
     if isinstance(param_group, bool) or not isinstance(param_group, int):
         raise TypeError(
-            f"param_group: expected the index of a parameter group, got {param_group!r} of type "
-            f"{type(param_group).__name__}. Pass the key as observation_key={param_group!r}."
+            f"param_group: expected the index of a parameter group, got {describe_value(param_group)}. "
+            f"Pass the key as observation_key={param_group!r}."
         )
 
     def learning_rate(manager: Manager) -> object:

@@ -9,6 +9,7 @@ from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking._runs.node_sampler import NodeSampler
 from pte_tracking._store.dependencies import required_by
 from pte_tracking._store.manifest import Sampling
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.samples import node_name
 
 
@@ -44,9 +45,7 @@ class SystemMetrics(Extension):
         with required_by("SystemMetrics", "psutil", "'pte-tracking[monitor]'"):
             import psutil  # noqa: F401  # The delivery process imports it.
         if isinstance(interval, bool) or not isinstance(interval, int | float):
-            raise TypeError(
-                f"interval: expected a number of seconds, got {interval!r} of type {type(interval).__name__}"
-            )
+            raise TypeError(f"interval: expected a number of seconds, got {describe_value(interval)}")
         if not 0 < interval < math.inf:
             raise ValueError(f"interval: expected a positive number of seconds, got {interval!r}")
         self._interval = float(interval)

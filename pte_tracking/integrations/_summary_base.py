@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pte_tracking._store.printable import describe_value
 from pte_tracking.integrations._summary_run import SummaryRun
 from pte_tracking.sinks import Sink
 
@@ -71,9 +72,7 @@ class SummaryBase:
         try:
             return int(global_step)
         except (OverflowError, RuntimeError, TypeError, ValueError):
-            raise TypeError(
-                f"global_step: expected an integer, got {global_step!r} of type {type(global_step).__name__}"
-            ) from None
+            raise TypeError(f"global_step: expected an integer, got {describe_value(global_step)}") from None
 
     def _note(self, message: str) -> None:
         """Log a warning once."""

@@ -14,6 +14,7 @@ from pte_tracking._store.discovery import find_run
 from pte_tracking._store.layout import check_directory
 from pte_tracking._store.lock import Lock, is_held
 from pte_tracking._store.manifest import RunNotFoundError
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.status import read_status
 
 with required_by("pte_tracking.integrations.optuna", "optuna", "'pte-tracking[optuna]'"):
@@ -73,9 +74,9 @@ class PruningExtension:
 
     def __init__(self, trial: Trial | None, key: str, trigger: tuple[float, Unit] = (1, "iteration")) -> None:
         if trial is not None and not isinstance(trial, Trial):
-            raise TypeError(f"trial: expected an optuna.Trial, got {trial!r} of type {type(trial).__name__}")
+            raise TypeError(f"trial: expected an optuna.Trial, got {describe_value(trial)}")
         if not isinstance(key, str):
-            raise TypeError(f"key: expected a string such as 'val/loss', got {key!r} of type {type(key).__name__}")
+            raise TypeError(f"key: expected a string such as 'val/loss', got {describe_value(key)}")
         self.trigger = trigger
         self._trial = trial
         self._key = key

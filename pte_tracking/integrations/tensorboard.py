@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pte_tracking._runs.media import Bins
+from pte_tracking._store.printable import describe_value
 from pte_tracking.integrations._curves import to_bins
 from pte_tracking.integrations._summary_files import FileWriter
 from pte_tracking.integrations._summary_pictures import PictureWriter
@@ -181,7 +182,7 @@ class SummaryWriter(PictureWriter, FileWriter):
             TypeError: If an argument has the wrong type.
         """
         if not isinstance(text_string, str):
-            raise TypeError(f"text_string: expected a string, got {text_string!r} of type {type(text_string).__name__}")
+            raise TypeError(f"text_string: expected a string, got {describe_value(text_string)}")
         self.run.add_text(tag, self._step(global_step, tag), text_string, walltime)
 
     def add_hparams(

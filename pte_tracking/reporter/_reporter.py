@@ -12,6 +12,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from pte_tracking._store.argument_names import refuse_unknown
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.values import check_key, check_new_key, checked_keys
 from pte_tracking.reporter import _lost
 from pte_tracking.reporter._frames import Frame, IterationReports, current, enter_block, find_trainings, leave_block
@@ -148,8 +149,7 @@ class Reporter:
             items = values.items()
         except AttributeError:
             raise TypeError(
-                f"values: expected a mapping of keys to numbers, such as {{'loss': loss}}, got {values!r} of type "
-                f"{type(values).__name__}"
+                f"values: expected a mapping of keys to numbers, such as {{'loss': loss}}, got {describe_value(values)}"
             ) from None
         prefix = "" if observer is None else self._prefix(observer)
         # This loop runs in each iteration: checked keys, floats and tensors are handled without a call of a function.

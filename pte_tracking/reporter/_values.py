@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from pte_tracking._store.printable import describe_value
 from pte_tracking._store.values import to_number
 
 _MAX_WEIGHT = 1e100  # Sums of weighted numbers remain finite.
@@ -121,7 +122,7 @@ def to_weight(key: str, weight: Any) -> float:
         number = to_number(key, weight)
     except (TypeError, ValueError):
         raise TypeError(
-            f"values[{key!r}]: expected a real number as the weight, got {weight!r} of type {type(weight).__name__}"
+            f"values[{key!r}]: expected a real number as the weight, got {describe_value(weight)}"
         ) from None
     if not 0 <= number <= _MAX_WEIGHT:
         raise ValueError(f"values[{key!r}]: expected a finite weight of at least 0, got {weight!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import operator
@@ -290,6 +291,30 @@ class SinkContract(ReadRunContract):
             assert key not in points
         else:
             self._check(points, key, [(1, 0.5), (2, 1.5), (3, 2.5)])
+
+    def test_deleted_file_is_written_again_with_all_points(self, tmp_path: Path) -> None:
+        sink, run = self._start_run(tmp_path)
+        for step in (1, 2):
+            run.log(step, {"a": float(step)})
+            run.sample({"system/cpu": float(step)})
+            run.deliver()
+        files = [path for pattern in sink.files for path in run.directory.glob(pattern) if path.is_file()]
+        if not files:
+            # Imported here, because the other parts of the module do not require pytest.
+            import pytest
+
+            pytest.skip(f"{type(sink).__name__} has no file in the run directory.")
+        for path in files:
+            path.unlink()
+        run.sample({"system/cpu": 3.0})
+        with contextlib.suppress(OSError):  # Then the next connection delivers the sample.
+            run.deliver()
+        run.log(3, {"a": 3.0})
+        run.end()
+        points = self.read_points(sink, run.directory)
+        self._check(points, "a", [(1, 1.0), (2, 2.0), (3, 3.0)])
+        if not sink.limits.separate_logs:
+            self._check(points, map_key("system/cpu", sink.limits), [(1, 1.0), (2, 2.0), (3, 3.0)])
 
     def test_place_of_a_run_is_location_or_none(self, tmp_path: Path) -> None:
         sink, run = self._start_run(tmp_path)

@@ -114,6 +114,14 @@ def test_log_rows_match_chainer_format(tmp_path: Path) -> None:
     )
 
 
+def test_log_deleted_during_training_contains_all_rows_at_end(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_metrics({"a": 1.0}, 1)
+        (tmp_path / "log").unlink()
+        run.log_metrics({"a": 2.0}, 2)
+    assert log(tmp_path) == [{"a": 1.0, "iteration": 1}, {"a": 2.0, "iteration": 2}]
+
+
 def test_log_non_finite_values_become_null(tmp_path: Path) -> None:
     values = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "tiny": 5e-324, "huge": 1.7e308, "int": 2**62}
     with Run(tmp_path) as run:

@@ -182,6 +182,22 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: make_manager("result", (extensions.LogReport(), (1, "epoch"))),
         *(TypeError, ["extension", "ExtensionEntry(extension, name=..., trigger=...)"]),
     ),
+    "list in the list of extensions": (
+        lambda: make_manager("result", extensions.defaults(), extensions.observe_lr()),
+        *(TypeError, ["extension", "of type list", "*extensions.defaults()]"]),
+    ),
+    "tensor among tensors of an example": (
+        lambda: extensions.export_model(input_example=(torch.zeros(9, 9), (torch.zeros(99, 99),))),
+        *(TypeError, ["input_example", "tuple of tensors", "... of type tuple"]),
+    ),
+    "metric for the newest snapshot": (
+        lambda: pte.load("result", best=("val/loss", "min")),
+        *(ValueError, ["best", "'latest'", "load(run_dir, 'best', best=('val/loss', 'min'))"]),
+    ),
+    "generator for several passes": (
+        lambda: [*make_manager().iterations(iter([0.5]))],
+        *(RuntimeError, ["loader", "list_iterator is exhausted", "__iter__()"]),
+    ),
     "sink class": (
         lambda: make_manager(sinks=[pte.sinks.get_sink("json")]),
         *(TypeError, ["sinks", "class JsonSink", "JsonSink(...)"]),

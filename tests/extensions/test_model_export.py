@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import pte_tracking as pte
 from pte_tracking import extensions
@@ -128,6 +129,35 @@ def test_keyword_arguments_keep_their_names(tmp_path: Path) -> None:
     assert event.signature.takes_keywords
     left, right = torch.randn(5, 2), torch.randn(5, 2)
     assert torch.equal(run_program(tmp_path, 1, left=left, right=right)["product"], left * right)
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [(make_model(), EXAMPLE), (Product(), (torch.ones(3, 2), torch.ones(3, 2)))],
+    ids=["one argument", "two arguments"],
+)
+def test_averaged_model_with_variable_arguments_accepts_any_batch_size(
+    tmp_path: Path, model: nn.Module, example: Any
+) -> None:
+    average, exported = AveragedModel(model), extensions.export_model("average", input_example=example)
+    models = {"main": model, "average": average}
+    manager = pte.ExtensionsManager(models, 1, [exported], out_dir=tmp_path, iters_per_epoch=1, sinks=[])
+    with manager, manager.run_iteration():
+        pass
+    (event,) = list_models(tmp_path)
+    assert [spec.shape[0] for spec in event.signature.inputs] == [-1] * len(event.signature.inputs)
+    program = torch.export.load(tmp_path / event.path / "model.pt2").module()
+    inputs = [tensor.repeat(3, 1) for tensor in (example if isinstance(example, tuple) else [example])]
+    with torch.no_grad():
+        torch.testing.assert_close(program(*inputs), average.eval()(*inputs))
+
+
+def test_example_for_variable_keyword_arguments_names_the_remedy(tmp_path: Path) -> None:
+    exported = extensions.export_model(input_example={"left": torch.ones(3, 2), "right": torch.ones(3, 2)})
+    average = AveragedModel(Product())
+    manager = pte.ExtensionsManager(average, 1, [exported], out_dir=tmp_path, iters_per_epoch=1, sinks=[])
+    with pytest.raises(RuntimeError, match=r"for \*\*kwargs of forward\(\)\. Pass input_example as a tuple"):
+        manager.run_iteration().__enter__()
 
 
 class FixedBatch(nn.Module):

@@ -121,10 +121,11 @@ class LogFile:
         """Flush the rows to disk, unless the file is closed.
 
         Raises:
-            OSError: If the disk fails.
+            OSError: If the disk fails, or the file was deleted.
         """
         if self._fd >= 0:
             os.fsync(self._fd)
+            os.stat(self._path)  # Fails if a user deleted the file. The next connection builds it again.
 
     def close(self) -> None:
         """Flush and close the file, unless it is closed.

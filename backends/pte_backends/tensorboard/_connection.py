@@ -94,8 +94,10 @@ class TensorBoardConnection:
 
         Raises:
             RejectedEventError: If an image is missing or damaged.
+            FileNotFoundError: If the file was deleted.
         """
         first, state = events[0], self._state
+        os.stat(self._path)  # Fails if a user deleted the file. The next connection builds it again.
         if isinstance(first, Rewound):
             with self._atomic():
                 self._rewind(first)
@@ -129,6 +131,7 @@ class TensorBoardConnection:
             status: Final status of the run; None if the run continues.
         """
         if status is not None:
+            os.stat(self._path)
             warn_of_foreign_files(self._run.directory, self._run.id)
             with self._atomic():
                 self._write_end(status)
