@@ -16,7 +16,6 @@ from pte_tracking._data.registry import LoaderRegistry
 from pte_tracking._interface.other_names import refuse_names
 from pte_tracking._interface.progress import Progress
 from pte_tracking._snapshots.gradients import mark_used
-from pte_tracking._store.printable import describe_value
 
 __all__ = ["StandardUpdater", "Updater"]
 
@@ -275,7 +274,7 @@ def _by_name(argument: str, value: Any) -> dict[str, Any]:
         if not is_valid:
             raise TypeError(
                 f"{argument}: expected {'a DataLoader' if argument == 'iterator' else 'an optimizer'} as {name!r}, "
-                f"got {describe_value(item)}. The argument order is "
+                f"got {item!r} of type {type(item).__name__}. The argument order is "
                 f"StandardUpdater(iterator, optimizer){dataset_hint(item) or '.'}"
             )
     if argument == "iterator" and "main" not in by_name:

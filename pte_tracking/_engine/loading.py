@@ -85,8 +85,7 @@ def load(
             module gets the weights of the only model in the snapshot, or of ``"main"``. Defaults to none.
         optimizers: An optimizer, or optimizers by name. Defaults to none.
         state_objects: Other objects by name, such as an average of the weights. Defaults to none.
-        best: Metric and mode for the source ``"best"``, such as ``("loss", "min")``. Defaults to those of
-            ``keep_best``.
+        best: Metric and mode for ``"best"``, such as ``("loss", "min")``. Defaults to those of ``keep_best``.
 
     Returns:
         The checkpoint. ``state`` is the complete state of the snapshot, with its tensors on the CPU. ``values`` are
@@ -97,8 +96,7 @@ def load(
         SnapshotError: If the snapshot is damaged or not a snapshot.
         LookupError: If there is no such snapshot. The message lists the steps or the metrics.
         TypeError: If an argument has the wrong type.
-        ValueError: If ``best`` is passed with another source, the snapshot does not contain a named object, or the
-            weights do not fit. Nothing is loaded.
+        ValueError: If ``best`` is passed for another source, a named object is missing, or the weights do not fit.
 
     Example:
         >>> import tempfile
@@ -116,14 +114,9 @@ def load(
         >>> checkpoint.step, checkpoint.values["loss"]
         (2, 0.0)
     """
-    if best is not None and source != "best":
-        raise ValueError(
-            f"best: expected only with 'best' as the source, got {best!r} with {source!r}. Write load(run_dir, 'best', "
-            f"best={best!r})."
-        )
     given = {"models": models, "optimizers": optimizers, "state_objects": state_objects}
     directory = _real_directory(run_dir)
-    selected, checkpoint = _select(directory, source, None if best is None else _parse_ranking(best))
+    selected, checkpoint = _select(directory, source, None if best is None else _parse_ranking(best, source))
     try:
         _restore(selected, given)
         return _as_loaded(selected, checkpoint)
@@ -137,9 +130,14 @@ def _real_directory(run_dir: object) -> Path:
     return Path(os.path.realpath(run_dir))
 
 
-def _parse_ranking(best: Sequence[str]) -> BestPolicy:
+def _parse_ranking(best: Sequence[str], source: object) -> BestPolicy:
     if isinstance(best, str) or len(best) != 2:
         raise TypeError(f"best: expected a metric and 'min' or 'max', such as ('val/loss', 'min'), got {best!r}")
+    if source != "best":
+        raise ValueError(
+            f"best: expected only with 'best' as the source, got {best!r} with {source!r}. Write load(run_dir, 'best', "
+            f"best={best!r})."
+        )
     return BestPolicy.parse((*best, 1))
 
 

@@ -7,7 +7,6 @@ import time
 from typing import TypedDict
 
 from pte_tracking._distributed import environment
-from pte_tracking._store.printable import describe_value
 
 _logger = logging.getLogger("pte_tracking")
 
@@ -79,7 +78,7 @@ class Progress:
             ValueError: If the length is not positive, or differs from the one set before.
         """
         if isinstance(length, bool) or not isinstance(length, int):
-            raise TypeError(f"{argument}: expected an integer, got {describe_value(length)}")
+            raise TypeError(f"{argument}: expected an integer, got {length!r} of type {type(length).__name__}")
         if length <= 0:
             raise ValueError(
                 f"{argument}: expected at least one iteration per epoch, got {length}. "

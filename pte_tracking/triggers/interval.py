@@ -8,7 +8,6 @@ from numbers import Rational, Real
 
 from pte_tracking._interface.extension import Manager, Unit
 from pte_tracking._interface.progress import Progress
-from pte_tracking._store.printable import describe_value
 from pte_tracking.triggers._base import Trigger
 
 _UNITS = ("epoch", "iteration")
@@ -116,7 +115,7 @@ def exact_fraction(argument: str, number: float | Real) -> Fraction:
         ValueError: If ``number`` is not positive and finite.
     """
     if isinstance(number, bool) or not isinstance(number, Real):
-        raise TypeError(f"{argument}: expected a number, got {describe_value(number)}")
+        raise TypeError(f"{argument}: expected a number, got {number!r} of type {type(number).__name__}")
     if not 0 < float(number) < math.inf:
         raise ValueError(f"{argument}: expected a positive number, got {number!r}")
     exact = Fraction(number) if isinstance(number, Rational) else Fraction(float(number))
