@@ -301,6 +301,6 @@ def _no_iteration_error(loader: object) -> RuntimeError:
             "batches only once: pass a list, or an object whose __iter__() begins a new pass."
         )
     return RuntimeError(
-        "loader: a whole epoch passed without an iteration. Check that the loader is not empty, and that a loop over "
-        "manager.batches() contains 'with manager.run_iteration():'."
+        "loader: a whole epoch passed without an iteration. Check that the loader is not empty and can be iterated "
+        "repeatedly, and that a loop over manager.batches() contains 'with manager.run_iteration():'."
     )

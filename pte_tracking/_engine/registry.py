@@ -215,15 +215,16 @@ class ExtensionRegistry:
             error: Exception that the training failed with; None if it did not fail.
 
         Returns:
-            ``error``, or else the first exception that an extension raised. Others are logged.
+            ``error``, or else the first exception that an extension raised. Others are logged. An interrupt or an exit
+            in an extension has priority.
         """
         entries = [*self._local_entries(), *([self._unrecorded] if self._unrecorded else [])]
         # LogReports first: they log the last rows, which other extensions display.
         for entry in sorted(entries, key=lambda entry: not isinstance(entry.extension, LogReport)):
             try:
                 entry.extension.finalize(manager)
-            except Exception as finalize_error:
-                if error is None:
+            except BaseException as finalize_error:  # Snapshots must also be complete after an interrupt.
+                if error is None or not isinstance(finalize_error, Exception):
                     error = finalize_error
                 else:
                     _logger.exception("Extension %r raised in finalize(). An earlier exception is raised.", entry.name)

@@ -17,7 +17,7 @@ from pte_tracking._runs.directory_lock import DirectoryInUseError
 from pte_tracking._runs.exit_status import is_interpreter_ending
 from pte_tracking._runs.forking import Fork
 from pte_tracking._runs.held_writer import HeldWriter, Interim
-from pte_tracking._runs.live_runs import add_run, await_at_exit, collect_others, end_earlier
+from pte_tracking._runs.live_runs import add_run, await_at_exit, collect_others, end_earlier, end_earlier_when_written
 from pte_tracking._runs.null_writer import ForkedRun, NullWriter
 from pte_tracking._runs.outcome import ErrorId, Outcome, last_error_id, outcome_at_exit, outcome_of, uncaught_error
 from pte_tracking._runs.position import RunPosition
@@ -102,7 +102,7 @@ class RunBase(RunReader):
         after_step: int | None = None,
     ) -> None:
         """Open the run as :meth:`open` does, and rewind a run that is continued to the end of a step, if given."""
-        self.end_earlier_runs()
+        end_earlier(self)
         with self._lock:
             held = self._writer if isinstance(self._writer, HeldWriter) else None
             with self._holding_calls():
@@ -190,7 +190,7 @@ class RunBase(RunReader):
 
     def end_earlier_runs(self) -> None:
         """End other runs of this process in the directory that are complete, or that an exception left."""
-        end_earlier(self)
+        end_earlier_when_written(self)
 
     def attach(self, manifest: Manifest) -> None:
         """Set the manifest on a rank other than 0, so that its ID and name are available. Do nothing on rank 0.

@@ -105,6 +105,16 @@ def end_earlier(run: LiveRun) -> None:
             other.close(*(outcome_of(error) if is_new else unknown))
 
 
+def end_earlier_when_written(run: LiveRun) -> None:
+    """Wait for the snapshots of the directory of a run, and end other runs as :func:`end_earlier` does.
+
+    A snapshot that an interrupt left opens its run again when it is complete. Not to be called by the thread that
+    writes it.
+    """
+    _join_writing_threads(run.directory)
+    end_earlier(run)
+
+
 def collect_others(run: LiveRun) -> None:
     """End other runs in the directory of a run that nothing but an exception refers to.
 
@@ -113,9 +123,7 @@ def collect_others(run: LiveRun) -> None:
     """
     error = last_uncaught_error() if hasattr(sys, "ps1") else None
     count = _expect_collection(run, error)
-    for thread, path in list(_writing_threads.items()):
-        if run.directory in path.parents:
-            thread.join()
+    _join_writing_threads(run.directory)
     gc.collect()
     if len(_open_others(run)) == count and error is not None:
         _clear_frames(error)
@@ -127,6 +135,12 @@ def collect_others(run: LiveRun) -> None:
         time.sleep(0.01)
     if isinstance(error, KeyboardInterrupt) and not _open_others(run):
         lock.release_here(path)
+
+
+def _join_writing_threads(directory: Path) -> None:
+    for thread, path in list(_writing_threads.items()):
+        if directory in path.parents:
+            thread.join()
 
 
 def _expect_collection(run: LiveRun, error: BaseException | None) -> int:
