@@ -105,6 +105,42 @@ def owned_path(directory: Path, name: str) -> Path | None:
     return path if is_inside and path.exists() else None
 
 
+def check_unchanged(fd: int, path: Path, size: int) -> None:
+    """Check that no other program has changed an open file, before more is written to it.
+
+    Args:
+        fd: Descriptor of the file.
+        path: Path with which the file was opened.
+        size: Number of bytes that were written.
+
+    Raises:
+        OSError: If the file was deleted, replaced, or truncated.
+
+    Example:
+        >>> import os, pathlib, tempfile
+        >>> from pte_tracking.sinks import check_unchanged, open_owned
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = pathlib.Path(directory, "log.txt")
+        ...     fd = open_owned(path, path.parent)
+        ...     size = os.write(fd, b"row")
+        ...     check_unchanged(fd, path, size)
+        ...     path.unlink()
+        ...     try:
+        ...         check_unchanged(fd, path, size)
+        ...     except OSError as error:
+        ...         print(str(error).replace(directory, "result"))
+        ...     os.close(fd)
+        result/log.txt was deleted, replaced, or truncated, and is written again.
+    """
+    status = os.fstat(fd)
+    try:
+        is_unchanged = status.st_size >= size and os.path.samestat(status, os.stat(path))
+    except FileNotFoundError:
+        is_unchanged = not path.parent.exists()  # The whole directory was moved, together with the file.
+    if not is_unchanged:
+        raise OSError(f"{path} was deleted, replaced, or truncated, and is written again.")
+
+
 def list_owned_files(directory: Path, path: Path) -> tuple[list[Path], int]:
     """List the files of a directory of a run that can be delivered.
 

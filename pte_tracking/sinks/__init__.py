@@ -45,7 +45,13 @@ from pte_tracking._store.interpreter import python_command
 from pte_tracking._store.journal_reader import find_events, read_effective
 from pte_tracking._store.layout import JOURNAL, PREVIOUS, check_file_name
 from pte_tracking._store.model_event import BestMetric, ModelSignature, TensorSpec
-from pte_tracking._store.owned_files import list_owned_files, make_owned_directory, open_owned, owned_path
+from pte_tracking._store.owned_files import (
+    check_unchanged,
+    list_owned_files,
+    make_owned_directory,
+    open_owned,
+    owned_path,
+)
 from pte_tracking._store.samples import is_sample_file
 from pte_tracking._store.table_file import StoredTable, read_table
 from pte_tracking.sinks._connection import Connection, PolledConnection, RunView
@@ -107,6 +113,7 @@ __all__ = [
     "Video",
     "check_client",
     "check_file_name",
+    "check_unchanged",
     "checkpoint_digest",
     "delete_checkpoint",
     "file_md5",

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,40 @@ def test_log_rows_match_chainer_format(tmp_path: Path) -> None:
     )
 
 
-def test_log_deleted_during_training_contains_all_rows_at_end(tmp_path: Path) -> None:
+def truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def replace(path: Path) -> None:
+    """Save a file as an editor does."""
+    path.with_name("copy").write_bytes(path.read_bytes())
+    path.with_name("copy").replace(path)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, replace])
+@pytest.mark.parametrize("seconds", [0.0, 2.1], ids=["at once", "during training"])
+def test_log_changed_by_another_program_is_written_again(
+    tmp_path: Path, damage: Callable[[Path], object], seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
     with Run(tmp_path) as run:
         run.log_metrics({"a": 1.0}, 1)
-        (tmp_path / "log").unlink()
+        damage(tmp_path / "log")
+        run.log_metrics({"a": 2.0}, 2)
+        time.sleep(seconds)
+        run.log_metrics({"a": 3.0}, 3)
+        time.sleep(seconds)
+        run.log_metrics({"a": 4.0}, 4)
+        if seconds:
+            assert [row["iteration"] for row in log(tmp_path)] == [1, 2, 3, 4]
+    assert [row["iteration"] for row in log(tmp_path)] == [1, 2, 3, 4]
+    assert "log was deleted, replaced, or truncated, and is written again" in caplog.text
+
+
+def test_log_of_zeros_is_rebuilt_at_resume(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        run.log_metrics({"a": 1.0}, 1)
+    (tmp_path / "log").write_bytes(bytes((tmp_path / "log").stat().st_size))
+    with Run(tmp_path, resume=True) as run:
         run.log_metrics({"a": 2.0}, 2)
     assert log(tmp_path) == [{"a": 1.0, "iteration": 1}, {"a": 2.0, "iteration": 2}]
 

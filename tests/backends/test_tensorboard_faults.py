@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pte_backends.tensorboard import TensorBoardSink
 from pte_tracking._delivery.consumer import SinkConsumer
 from pte_tracking._store import journal, journal_reader
 from pte_tracking._store.events import (
@@ -24,6 +28,7 @@ from pte_tracking._store.events import (
 )
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest, SinkEntry
+from pte_tracking.testing import RecordedRun
 from tests.backends.event_files import (
     TIME,
     FakeRun,
@@ -34,6 +39,37 @@ from tests.backends.event_files import (
     read_scalars,
     read_status,
 )
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def replace(path: Path) -> None:
+    """Save a file as an editor does."""
+    path.with_name("copy").write_bytes(path.read_bytes())
+    path.with_name("copy").replace(path)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, truncate, replace])
+def test_file_changed_by_another_program_is_written_again(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    run = RecordedRun(tmp_path / "run", TensorBoardSink())
+    for step in (1, 2):
+        run.log(step, {"loss": step / 4})
+        run.deliver()
+    change(find_event_files(run)[-1])
+    run.log(3, {"loss": 0.75})
+    with pytest.raises(OSError, match="was deleted, replaced, or truncated, and is written again"):
+        run.deliver()
+    run.deliver()
+    run.log(4, {"loss": 1.0})
+    change(find_event_files(run)[-1])
+    with contextlib.suppress(OSError):
+        run.deliver()
+    run.end()
+    points = [(step, float(value)) for step, value, _ in read_scalars(run)["loss"]]
+    assert points == [(step, step / 4) for step in (1, 2, 3, 4)]
+
 
 EVENTS = st.one_of(
     st.tuples(st.just("log"), st.integers(1, 4)),

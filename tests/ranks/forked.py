@@ -32,11 +32,12 @@ def on_ranks(scenario: Callable[[Path], Any], ranks: int, folder: Path) -> list[
     Args:
         scenario: Module-level function that receives ``folder`` and returns a JSON-serializable value.
         ranks: World size.
-        folder: Directory for the run and the results.
+        folder: Directory for the run and the results. It is created if it does not exist.
 
     Returns:
         Return value of each rank, in order.
     """
+    folder.mkdir(exist_ok=True)
     request = {
         "scenario": f"{scenario.__module__}:{scenario.__name__}",
         "ranks": ranks,

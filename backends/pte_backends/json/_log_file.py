@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pte_tracking.sinks import Metrics, open_owned, read_at, replace_file, sync_directory, write_at
+from pte_tracking.sinks import Metrics, check_unchanged, open_owned, read_at, replace_file, sync_directory, write_at
 
 _CLOSING = b"\n]\n"
 _EMPTY = b"[]\n"
 _CHUNK = 1 << 20
+_CHECK_SECONDS = 1.0  # between two checks of the path, which take longer than a row
 _encode = msgspec.json.Encoder().encode
 
 
@@ -35,14 +37,21 @@ class LogFile:
         self._path = directory / name
         self._replacement = self._path.with_name(f".{self._path.name}.tmp")
         self._fd = open_owned(self._path, directory)
+        #: Path of the open file.
+        self._open_path = self._path
+        self._next_check_time = 0.0
         self.size = 0
 
     def append(self, row: Metrics) -> None:
         """Append a row.
 
         Raises:
-            OSError: If the disk is full or fails.
+            OSError: If the disk is full or fails, or another program has changed the file.
         """
+        # A write after the end of a truncated file would leave zeros. lseek() is the fastest call that returns the end.
+        if (now := time.monotonic()) > self._next_check_time or os.lseek(self._fd, 0, os.SEEK_END) < self.size:
+            check_unchanged(self._fd, self._open_path, self.size)
+            self._next_check_time = now + _CHECK_SECONDS
         values: dict[str, Any] = {**row.values}
         if row.epoch is not None:
             values["epoch"] = row.epoch
@@ -62,12 +71,12 @@ class LogFile:
         self.size += len(data) - len(_CLOSING)
 
     def truncate(self, size: int) -> bool:
-        """Keep the first ``size`` bytes, and return whether the file was long enough."""
-        is_long_enough = os.fstat(self._fd).st_size >= size
-        if is_long_enough:
+        """Keep the first ``size`` bytes, and return whether the file contains them."""
+        is_intact = os.fstat(self._fd).st_size >= size and (not size or read_at(self._fd, 1, 0) == b"[")
+        if is_intact:
             self.size = size
             self._write_end()
-        return is_long_enough
+        return is_intact
 
     def drop_rows(self, rows: int) -> None:
         """Remove the last rows.
@@ -103,7 +112,7 @@ class LogFile:
             os.close(new)
             raise
         os.close(self._fd)
-        self._fd, self.size = new, size
+        self._fd, self._open_path, self.size = new, self._replacement, size
         self._write_end()
 
     def finish_replacement(self) -> None:
@@ -115,17 +124,19 @@ class LogFile:
         self.close()  # Windows renames no open file
         replace_file(self._replacement, self._path)
         sync_directory(self._path.parent)
-        self._fd = open_owned(self._path, self._directory)
+        self._fd, self._open_path = open_owned(self._path, self._directory), self._path
 
     def flush(self) -> None:
         """Flush the rows to disk, unless the file is closed.
 
         Raises:
-            OSError: If the disk fails, or the file was deleted.
+            OSError: If the disk fails, or another program has changed the file. The next connection builds it again.
         """
-        if self._fd >= 0:
-            os.fsync(self._fd)
-            os.stat(self._path)  # Fails if a user deleted the file. The next connection builds it again.
+        if self._fd < 0:
+            return
+        if self._open_path == self._path:
+            check_unchanged(self._fd, self._path, self.size)
+        os.fsync(self._fd)
 
     def close(self) -> None:
         """Flush and close the file, unless it is closed.

@@ -31,6 +31,7 @@ from pte_tracking.sinks import (
     RunStarted,
     RunView,
     Status,
+    check_unchanged,
     open_owned,
     replace_file,
     sync_directory,
@@ -94,10 +95,10 @@ class TensorBoardConnection:
 
         Raises:
             RejectedEventError: If an image is missing or damaged.
-            FileNotFoundError: If the file was deleted.
+            OSError: If another program has changed the file. The next connection builds it again.
         """
         first, state = events[0], self._state
-        os.stat(self._path)  # Fails if a user deleted the file. The next connection builds it again.
+        check_unchanged(self._fd, self._path, state.size)
         if isinstance(first, Rewound):
             with self._atomic():
                 self._rewind(first)
@@ -131,7 +132,7 @@ class TensorBoardConnection:
             status: Final status of the run; None if the run continues.
         """
         if status is not None:
-            os.stat(self._path)
+            check_unchanged(self._fd, self._path, self._state.size)
             warn_of_foreign_files(self._run.directory, self._run.id)
             with self._atomic():
                 self._write_end(status)
