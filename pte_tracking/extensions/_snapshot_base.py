@@ -15,6 +15,7 @@ from pte_tracking._snapshots.template import Template
 from pte_tracking._snapshots.writer import SnapshotWriter
 from pte_tracking._store.checkpoint_files import delete_checkpoint
 from pte_tracking.extensions._snapshot_policy import SnapshotPolicy
+from pte_tracking.triggers import get_trigger
 
 
 class SnapshotExtension(Extension):
@@ -30,6 +31,7 @@ class SnapshotExtension(Extension):
 
     def __init__(self, filename: str, policy: SnapshotPolicy) -> None:
         self.template = Template(filename)
+        get_trigger(policy.trigger)  # An invalid trigger is reported here and not when the extension is registered.
         self.trigger = policy.trigger
         self.policy = policy
         self._writer = SnapshotWriter(policy.asynchronous)

@@ -190,6 +190,14 @@ CASES: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: extensions.export_model(input_example=(torch.zeros(9, 9), (torch.zeros(99, 99),))),
         *(TypeError, ["input_example", "tuple of tensors", "... of type tuple"]),
     ),
+    "period of a snapshot": (
+        lambda: extensions.snapshot(trigger=(0, "epoch")),
+        *(ValueError, ["period", "positive number", "0"]),
+    ),
+    "unit of a saved object": (
+        lambda: extensions.snapshot_object({"a": 1}, "a", trigger=(1, "day")),
+        *(ValueError, ["unit", "'day'", "'epoch' or 'iteration'"]),
+    ),
     "metric for the newest snapshot": (
         lambda: pte.load("result", best=("val/loss", "min")),
         *(ValueError, ["best", "'latest'", "load(run_dir, 'best', best=('val/loss', 'min'))"]),
