@@ -29,6 +29,7 @@ from pte_tracking._store.journal import Journal, JournalPosition
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import DELIVERY, JOURNAL
 from pte_tracking._store.manifest import Manifest
+from tests.backends.file_changes import replace, truncate
 
 
 def reject_constant(token: str) -> None:
@@ -113,16 +114,6 @@ def test_log_rows_match_chainer_format(tmp_path: Path) -> None:
         '{"main/loss":0.25,"epoch":2,"iteration":1876,"elapsed_time":5.0}\n'
         "]\n"
     )
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def replace(path: Path) -> None:
-    """Save a file as an editor does."""
-    path.with_name("copy").write_bytes(path.read_bytes())
-    path.with_name("copy").replace(path)
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, replace])

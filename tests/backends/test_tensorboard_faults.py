@@ -39,16 +39,7 @@ from tests.backends.event_files import (
     read_scalars,
     read_status,
 )
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def replace(path: Path) -> None:
-    """Save a file as an editor does."""
-    path.with_name("copy").write_bytes(path.read_bytes())
-    path.with_name("copy").replace(path)
+from tests.backends.file_changes import replace, truncate
 
 
 @pytest.mark.parametrize("change", [Path.unlink, truncate, replace])
