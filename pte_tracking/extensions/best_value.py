@@ -105,7 +105,10 @@ class BestValue(Extension):
 
     def _get_best(self) -> tuple[float, int, int | None]:
         if self._best is None:
-            raise RuntimeError(f"No best value of {self._mean.key!r} yet. No interval with a reported value has ended.")
+            raise RuntimeError(
+                f"No best value of {self._mean.key!r} yet. No interval with a reported value has ended. An extension "
+                "that reads it runs after this one: pass it with priority=PRIORITY_READER, later in the list."
+            )
         return self._best
 
 

@@ -108,7 +108,7 @@ def test_best_value_resumed_matches_uninterrupted_run(tmp_path: Path, cut: int, 
 @pytest.mark.parametrize("attribute", ["best_value", "best_iteration", "best_epoch"])
 def test_best_value_before_first_interval_raises_runtime_error(attribute: str) -> None:
     with pytest.raises(
-        RuntimeError, match=r"No best value of 'value' yet. No interval with a reported value has ended."
+        RuntimeError, match=r"No best value of 'value' yet\. No interval .* has ended\. .* later in the list"
     ):
         getattr(MaxValue("value"), attribute)
 
