@@ -123,7 +123,7 @@ class DeliveryLoop:
         a cursor, all events would be delivered again.
         """
         cursor, size = consumer.cursor, (self._directory / JOURNAL).stat().st_size
-        is_ended = cursor.end_status is not None and cursor.end_status == read_status(self._directory)
+        is_ended = cursor.end_status == read_status(self._directory)
         return is_ended and not consumer.is_closed and cursor.position >= size
 
     @staticmethod

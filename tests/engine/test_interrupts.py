@@ -240,3 +240,27 @@ def test_interrupted_loop_that_continues_with_another_model_logs_a_warning(
     assert run_cell(lambda: loop(manager)) is None
     (message,) = (text for text in caplog.messages if "the loop steps SGD" in text)
     assert "neither this optimizer nor the model" in message
+
+
+def test_interrupt_in_one_extension_finalizes_the_others_and_ends_the_run(tmp_path: Path) -> None:
+    ended = []
+
+    class Interrupted(pte.Extension):
+        def __call__(self, manager: pte.Manager) -> None: ...
+
+        def finalize(self, manager: pte.Manager) -> None:
+            raise KeyboardInterrupt
+
+    class Other(pte.Extension):
+        def __call__(self, manager: pte.Manager) -> None: ...
+
+        def finalize(self, manager: pte.Manager) -> None:
+            ended.append(manager.iteration)
+
+    manager = pte.ExtensionsManager({}, 1, [Interrupted(), Other()], out_dir=tmp_path, sinks=[])
+    with pytest.raises(KeyboardInterrupt):
+        list(manager.iterations([1, 2]))
+    assert ended == [2]
+    assert not manager.run.is_open
+    ((event, _),) = find_events(tmp_path / JOURNAL, RunEnded)
+    assert event.status == "KILLED"
