@@ -149,6 +149,7 @@ class Lifecycle:
             if self.phase is Phase.NEW:
                 self._enter(Phase.OPEN)
             return
+        owner.run.end_earlier_runs()
         self._join("the opening of the run")
         # Rank 0 has opened the run if it has logged anything.
         is_open = owner.world.run_on_rank_zero("the check for an open run", lambda: owner.run.is_open)

@@ -108,8 +108,7 @@ def end_earlier(run: LiveRun) -> None:
 def end_earlier_when_written(run: LiveRun) -> None:
     """Wait for the snapshots of the directory of a run, and end other runs as :func:`end_earlier` does.
 
-    A snapshot that an interrupt left opens its run again when it is complete. Not to be called by the thread that
-    writes it.
+    A snapshot that an interrupt left opens its run again when it is complete.
     """
     _join_writing_threads(run.directory)
     end_earlier(run)
@@ -138,6 +137,8 @@ def collect_others(run: LiveRun) -> None:
 
 
 def _join_writing_threads(directory: Path) -> None:
+    if threading.current_thread() in _writing_threads:  # Two of them would wait for each other.
+        return
     for thread, path in list(_writing_threads.items()):
         if directory in path.parents:
             thread.join()

@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,9 @@ from torch.utils.data import DataLoader
 
 import pte_tracking as pte
 from pte_tracking import extensions
+from pte_tracking._snapshots import file
+from pte_tracking._snapshots.writer import SnapshotWriter
+from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking.sinks import JOURNAL, RunEnded, find_events
 
 PACKAGE = str(Path(pte.__file__).parent)
@@ -264,3 +268,40 @@ def test_interrupt_in_one_extension_finalizes_the_others_and_ends_the_run(tmp_pa
     assert not manager.run.is_open
     ((event, _),) = find_events(tmp_path / JOURNAL, RunEnded)
     assert event.status == "KILLED"
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_start_after_an_interrupted_end_waits_for_the_snapshot_that_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumes: bool
+) -> None:
+    write, wait, may_write = file.write, SnapshotWriter.wait, threading.Event()
+
+    def write_later(*args: Any) -> Any:
+        assert may_write.wait(30)
+        return write(*args)
+
+    def interrupt(writer: SnapshotWriter) -> None:
+        if writer._thread is None:
+            return
+        monkeypatch.setattr(SnapshotWriter, "wait", wait)
+        raise KeyboardInterrupt
+
+    def build() -> pte.ExtensionsManager:
+        return pte.ExtensionsManager({}, 1, [extensions.snapshot()], out_dir=tmp_path, sinks=[])
+
+    monkeypatch.setattr(file, "write", write_later)
+    monkeypatch.setattr(SnapshotWriter, "wait", interrupt)
+    interrupted = build()
+    with pytest.raises(KeyboardInterrupt):
+        list(interrupted.iterations([1, 2]))
+    assert not list(tmp_path.glob("snapshot*"))
+    timer = threading.Timer(0.1, may_write.set)
+    timer.start()
+    manager = build()
+    if resumes:
+        manager.resume()
+        assert manager.iteration == 2
+    list(manager.iterations([1, 2]))
+    timer.join()
+    kept = tmp_path if resumes else tmp_path / "previous" / interrupted.run.id
+    assert [checkpoint.path for checkpoint in list_checkpoints(kept)] == ["snapshot_iter_2"]
