@@ -231,8 +231,9 @@ class Lifecycle:
         if error is None and self._stop.should_stop:
             if self.phase is Phase.RUNNING:
                 self.add_last_calls()
-            elif self.phase is Phase.OPEN and status is None:
-                run.finish_complete()
+            elif self.phase is Phase.OPEN and status is None and run.finish_complete():
+                for snapshot in training_snapshots(self._extensions):
+                    snapshot.register_published(self._owner)
         first = self.finalize(error)
         if first is None and status is not None:
             run.close(status)

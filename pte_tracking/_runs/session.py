@@ -69,21 +69,24 @@ class RunSession(RunBase):
                 if before.get(checkpoint.path) != checkpoint.sha256:  # The file is that of a later step.
                     self._opened().add(CheckpointRemoved, checkpoint.path, checkpoint.step)
 
-    def finish_complete(self) -> None:
+    def finish_complete(self) -> bool:
         """Let the next :meth:`close` end the run as FINISHED, if the process that completed it was killed before.
 
-        Call this after :meth:`open` at the end of a complete training. Nothing else is recorded. Do nothing on a rank
-        other than 0.
+        Call this after :meth:`open` at the end of a complete training. The parameters of this start are not recorded.
+
+        Returns:
+            Whether the run was killed. False on a rank other than 0.
         """
         with self._lock:
             claim = self._claim
             if claim is None or claim.is_new or not is_killed(last_event(self.directory / JOURNAL)[0]):
-                return
+                return False
             claim.is_reopened = True  # the parameters of this start were not used
             with self._holding_calls():
                 self._start(claim)
             if isinstance(self._writer, RunWriter):
                 self._writer.replace_end()
+            return True
 
     def position(self, step: int) -> RunPosition:
         """Return the current position of the run, which a snapshot stores.

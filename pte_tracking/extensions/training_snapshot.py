@@ -146,12 +146,19 @@ class TrainingSnapshot(SnapshotExtension):
     def initialize(self, manager: Manager) -> None:
         super().initialize(manager)
         if manager.world.rank == 0:
-            # Register snapshots published just before a crash.
-            register_unlisted(manager.run, self.template)
-            self._retention = self._retention.protect(manager.run, self._earlier_best)
-            self._retention.prune(manager.run)
+            self.register_published(manager)
         if self._signal is not None:
             self._signal.install()
+
+    def register_published(self, manager: Manager) -> None:
+        """Register snapshots that were published just before a crash, and apply retention. Call this on rank 0.
+
+        Args:
+            manager: The manager, whose run is open.
+        """
+        register_unlisted(manager.run, self.template)
+        self._retention = self._retention.protect(manager.run, self._earlier_best)
+        self._retention.prune(manager.run)
 
     def end_interval(self) -> None:
         """End the interval of the mean with this iteration, unless only a signal requires the snapshot."""

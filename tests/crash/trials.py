@@ -28,6 +28,7 @@ import killing  # noqa: E402
 import training  # noqa: E402  imports torch before the sessions are forked
 
 from pte_tracking._store import lock  # noqa: E402
+from pte_tracking._store.checkpoints import list_checkpoints  # noqa: E402
 from pte_tracking._store.layout import DELIVERY_LOCK  # noqa: E402
 
 OnRewind = Literal["keep", "fork"]
@@ -38,6 +39,10 @@ def collect_evidence(folder: Path) -> dict[str, Any]:
     """Collect the results of a run that must not depend on kills."""
     return {
         "weights": json.loads((folder / "weights.json").read_text()),
+        "snapshots": {
+            "registered": [item.path for item in list_checkpoints(folder / "result")],
+            "files": sorted(path.name for path in (folder / "result").glob("snapshot_iter_*")),
+        },
         "log": _read_json_log(folder / "result" / "log"),
         "tensorboard": _read_tensorboard(folder / "result"),
         "mlflow": _read_mlflow(folder),

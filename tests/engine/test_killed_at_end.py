@@ -13,15 +13,16 @@ from torch import nn
 import pte_tracking as pte
 from pte_tracking import extensions
 from pte_tracking._runs.summary import read_params
+from pte_tracking._store.checkpoints import list_checkpoints
 from pte_tracking._store.journal_reader import read
 from pte_tracking._store.status import read_status
 from pte_tracking.updaters import StandardUpdater
 
 
-def train(out: Path, front_end: str = "loop", **options: Any) -> pte.Run:
+def train(out: Path, front_end: str = "loop", n_retains: int = -1, **options: Any) -> pte.Run:
     """Train 4 iterations, or resume a complete training."""
     options = {"out_dir": out, "sinks": ["json"], **options}
-    saved = [extensions.snapshot(), extensions.LogReport()]
+    saved = [extensions.snapshot(n_retains=n_retains), extensions.LogReport()]
     if front_end == "loop":
         manager = pte.ExtensionsManager(nn.Linear(1, 1), 2, saved, **options)
         manager.resume()
@@ -81,6 +82,22 @@ def test_complete_run_of_killed_process_is_finished_by_the_next_start(
     count = len(kinds(tmp_path))
     train(tmp_path, front_end)
     assert len(kinds(tmp_path)) == count
+
+
+@pytest.mark.parametrize("front_end", ["loop", "with", "trainer", "ignite"])
+def test_last_snapshot_of_killed_process_is_registered_by_the_next_start(tmp_path: Path, front_end: str) -> None:
+    train(tmp_path, front_end, n_retains=1)
+    journal = tmp_path / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if b'"snapshot_iter_4"' in line)
+    (tmp_path / "snapshot_iter_2").write_bytes((tmp_path / "snapshot_iter_4").read_bytes())
+    journal.write_bytes(b"".join(lines[:last]))  # as if the process was killed after it had renamed the file
+    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [2]
+    run = train(tmp_path, front_end, n_retains=1)
+    assert read_status(tmp_path) == "FINISHED"
+    assert [(checkpoint.step, checkpoint.path) for checkpoint in run.checkpoints()] == [(4, "snapshot_iter_4")]
+    assert pte.load(tmp_path).step == 4
+    assert not (tmp_path / "snapshot_iter_2").exists()
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
