@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from pte_tracking._distributed.sharding import local_tensor
+from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._interface.extension import Extension, Manager
-from pte_tracking.extensions._parameters import named_tensors
+from pte_tracking.extensions._parameters import iterate_tensors
 
 _MAX_NAMES = 10
 
@@ -47,7 +48,7 @@ class FailOnNonNumber(Extension):
         tensors = {
             key: tensor
             for name, model in manager.models.items()
-            for key, tensor in named_tensors(model, True, self._check_grad, name)()
+            for key, tensor in iterate_tensors([unwrap(model)], True, self._check_grad, name)
         }
         non_finite = _find_non_finite(tensors)
         if not non_finite:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._interface.extension import Extension, Manager
 
+_logger = logging.getLogger("pte_tracking")
 _MEGABYTE = 1e6
 _MAX_LAYER_CHARACTERS = 60  # TensorBoard breaks the words of the other columns if one column is long
 
@@ -43,8 +46,15 @@ class ModelSummary(Extension):
     rank_zero_only = True
 
     def initialize(self, manager: Manager) -> None:
-        if manager.is_before_training and manager.models:
-            manager.run.log_text("model", "\n\n".join(_format_table(*named) for named in manager.models.items()))
+        if not manager.is_before_training:
+            return
+        if flat := [name for name, model in manager.models.items() if is_flat(model)]:
+            _logger.warning(
+                "ModelSummary: FullyShardedDataParallel hides the weights of %s, so its layers are not listed.",
+                ", ".join(map(repr, flat)),
+            )
+        if tables := [_format_table(*named) for named in manager.models.items() if named[0] not in flat]:
+            manager.run.log_text("model", "\n\n".join(tables))
 
     def __call__(self, manager: Manager) -> None:
         """Do nothing. The text is logged in :meth:`initialize`."""

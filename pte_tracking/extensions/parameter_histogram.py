@@ -29,7 +29,7 @@ class ParameterHistogram(Extension):
 
     Raises:
         TypeError: If a value in ``links`` is not a module.
-        ValueError: If several models have a parameter of the same name.
+        ValueError: If several models have a parameter of the same name, or one is in ``FullyShardedDataParallel``.
 
     Example:
         >>> import torch

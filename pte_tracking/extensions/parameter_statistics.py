@@ -43,7 +43,8 @@ class ParameterStatistics(IntervalExtension):
 
     Raises:
         TypeError: If a value in ``links`` is not a module, or if a statistic is not callable.
-        ValueError: If several models have a parameter of the same name, or if ``trigger`` is invalid.
+        ValueError: If several models have a parameter of the same name, one is in ``FullyShardedDataParallel``, or
+            ``trigger`` is invalid.
 
     Attributes:
         default_statistics: Functions ``mean``, ``std`` (sample standard deviation), ``min``, ``max``, and ``zeros``

@@ -14,7 +14,7 @@ from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse
 from pte_tracking._runs import plot_style
 from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking.extensions._interval import IntervalExtension
-from pte_tracking.extensions._parameters import dense_values, should_measure
+from pte_tracking.extensions._parameters import check_not_flat, dense_values, should_measure
 from pte_tracking.extensions._picture import Picture
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class VariableStatisticsPlot(IntervalExtension):
     Raises:
         ImportError: If matplotlib is not installed.
         TypeError: If ``targets`` contains a value that is not a tensor or a module.
-        ValueError: If there is no variable or nothing to plot, or if an argument is out of range.
+        ValueError: If there is no variable or nothing to plot, an argument is out of range, or a model is in
+            ``FullyShardedDataParallel``.
 
     Example:
         >>> import pathlib
@@ -242,6 +243,8 @@ class VariableStatisticsPlot(IntervalExtension):
 
 
 def _unpack(targets: Variables) -> list[Tensor]:
+    if isinstance(targets, Tensor | nn.Module):
+        check_not_flat("targets", [targets])
     if isinstance(targets, Tensor):
         return [targets]
     if isinstance(targets, nn.Module):

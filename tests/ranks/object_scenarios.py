@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 import pte_tracking as pte
 from pte_tracking import extensions
 from pte_tracking._distributed.sharding import full_tensor
+from pte_tracking.sinks import JOURNAL, Text, find_events
 
 #: Makes a wrapped model and its optimizer.
 Maker = Callable[[], tuple[Any, torch.optim.Optimizer]]
@@ -310,3 +311,23 @@ def snapshot_on_error(folder: Path) -> Any:
             pass
     except ValueError as error:
         return str(error)
+
+
+def read_flat_weights(folder: Path) -> Any:
+    """Return the errors of extensions that read flat weights, and the messages of a training with the others."""
+    flat, named = make_flat()[0], make_flat_with_original_parameters()[0]
+    errors = []
+    for kind in (extensions.ParameterStatistics, extensions.ParameterHistogram, extensions.VariableStatisticsPlot):
+        for links in (flat, [named], *([flat.parameters()] if kind is extensions.VariableStatisticsPlot else [])):
+            try:
+                kind(links)
+            except ValueError as error:
+                errors.append(str(error))
+    messages = collect_messages()
+    others = [extensions.ModelSummary(), extensions.FailOnNonNumber()]
+    with pte.ExtensionsManager({"flat": flat, "single": make_net()}, 1, others, out_dir=folder / "run") as manager:
+        for batch in manager.batches([torch.ones(4, 8)]):
+            with manager.run_iteration():
+                flat(batch).mean().backward()
+    texts = [text.text for text, _ in find_events(manager.run.directory / JOURNAL, Text)]
+    return {"errors": errors, "messages": messages, "texts": texts}

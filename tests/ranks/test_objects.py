@@ -99,3 +99,14 @@ def test_first_snapshot_of_differing_ranks_names_tensors_once(tmp_path: Path) ->
 def test_snapshot_on_error_with_zero_redundancy_optimizer_is_refused(tmp_path: Path) -> None:
     for message in on_ranks(object_scenarios.snapshot_on_error, 2, tmp_path):
         assert "snapshot_on_error: not supported with sharded models and optimizers" in message
+
+
+def test_flat_weights_are_refused_by_extensions_that_would_report_a_shard(tmp_path: Path) -> None:
+    rank_zero, other = on_ranks(object_scenarios.read_flat_weights, 2, tmp_path)
+    for result in (rank_zero, other):
+        assert len(result["errors"]) == 7
+        assert all("FullyShardedDataParallel hides its weights" in error for error in result["errors"])
+    (text,) = rank_zero["texts"]
+    assert text.startswith("**single**: 144 parameters")
+    (message,) = rank_zero["messages"]
+    assert message.startswith("ModelSummary: FullyShardedDataParallel hides the weights of 'flat'")
