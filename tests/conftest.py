@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,12 @@ _LONGEST = {
     "test_restarted_group_resumes_same_run",
     "test_large_run_is_stored_completely",
 }
+
+
+def pytest_configure() -> None:
+    """Receive interrupts, which a shell without job control ignores in its background processes."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

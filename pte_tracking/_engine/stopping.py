@@ -123,12 +123,20 @@ class StopCondition:
         """
         length = self._length if self._is_planned else self._limit
         if length is not None and has_ended(length, progress):
-            return "", f"increase max_{length.unit}s, which is {length.period}"
+            return "", f"increase max_{length.unit}s, which is {length.period}{_describe_excess(length, progress)}"
         if self._length is not None:
-            return "", f"increase stop_trigger, which is {self._length.training_length}"
+            excess = _describe_excess(self._length, progress)
+            return "", f"increase stop_trigger, which is {self._length.training_length}{excess}"
         if isinstance(self.trigger, EarlyStoppingTrigger):
             return self.trigger.describe_stop()
         return " by its stop_trigger", "change stop_trigger, and call resume(allow=['stop_trigger'])"
 
     def _is_limit_reached(self, progress: Progress) -> bool:
         return self._limit is not None and has_ended(self._limit, progress)
+
+
+def _describe_excess(length: IntervalTrigger, progress: Progress) -> str:
+    """Describe the progress of a training that is beyond a length, because this start has reduced the length."""
+    if length.unit == "iteration":
+        return f", to more than {progress.iteration}" if progress.iteration > length.period else ""
+    return f", to more than {progress.epoch_detail:g}" if progress.epoch_detail > length.period else ""

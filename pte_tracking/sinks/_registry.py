@@ -60,7 +60,7 @@ def get_sink(name: str) -> type[Sink]:
     """
     # installed_sinks() clears the cache, so a package that was installed a moment ago is found.
     if name not in _entry_points() and name not in (names := installed_sinks()):
-        raise ValueError(f"Unknown sink {name!r}.{suggest(name, names)} Installed sinks: {', '.join(names) or 'none'}.")
+        raise ValueError(f"Unknown sink {name!r}.{suggest(name, names)} Known sinks: {', '.join(names) or 'none'}.")
     entry_point = _entry_points()[name]
     try:
         loaded = entry_point.load()

@@ -74,7 +74,7 @@ def test_command_foreign_directory_exits_with_1_and_names_directory(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--to", "nowhere"], "Installed sinks: "),
+        (["--to", "nowhere"], "Known sinks: "),
         (["--option", "a=b"], "after a --to"),
         (["--to", "json", "--option", "colour=red"], "Options of this sink"),
         (["--follow", "--json"], "cannot be combined with --json"),

@@ -172,6 +172,18 @@ def test_resume_of_stopped_training_logs_change_that_continues_it(
     assert train_until_stop(tmp_path, **second) == iterations[1]
 
 
+def test_resume_of_complete_training_with_fewer_epochs_names_the_epochs_to_exceed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(make_manager(tmp_path))
+    make_manager(tmp_path, epochs=1).resume()
+    assert caplog.messages[-1].endswith("To continue, increase max_epochs, which is 1, to more than 2.")
+    make_manager(tmp_path, stop_trigger=(4, "iteration")).resume()
+    assert caplog.messages[-1].endswith(
+        "To continue, increase stop_trigger, which is (4, 'iteration'), to more than 6."
+    )
+
+
 def test_resume_of_complete_training_with_more_epochs_logs_iteration(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

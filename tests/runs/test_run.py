@@ -74,9 +74,7 @@ class MisnamedSink(StrangeSink):
 
 
 def test_run_unknown_sink_raises_with_installed_sinks(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"Unknown sink 'mlfow'. Did you mean 'mlflow'\? Installed sinks: .*json.*probe"
-    ):
+    with pytest.raises(ValueError, match=r"Unknown sink 'mlfow'. Did you mean 'mlflow'\? Known sinks: .*json.*probe"):
         Run(tmp_path / "run", sinks=["json", "mlfow"])
     assert not (tmp_path / "run").exists()
 
