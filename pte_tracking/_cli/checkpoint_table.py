@@ -44,6 +44,8 @@ def print_checkpoints(console: Console, directory: Path, run: RunSummary) -> Non
     if run.ranking is not None:
         order = "lowest" if run.ranking[1] == "min" else "highest"
         note = f"Best: {order} {key}, as a mean since the previous snapshot."
+        if run.best_checkpoint is None:
+            note = f"Best: none, because no snapshot has a finite value of {key}."
     elif key is not None:
         note = f"{key}: latest value at the snapshot, not a mean over an interval."
     if note:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from pte_tracking._engine.closed_form_rates import determines_rates, set_rates
 from pte_tracking._engine.differences import AllowedDifferences, describe_part, part_name
 from pte_tracking._engine.plain_attributes import CLASS, PlainAttribute, plain_attributes
 from pte_tracking.triggers import Trigger
@@ -77,6 +78,7 @@ class GivenValues:
             allowed: Objects for which the arguments of the script decide.
         """
         self._changes, self._replaced = [], []
+        schedulers: dict[int, Any] = {}
         for label, given in self._given.items():
             saved = state.get(label, {})
             current = plain_attributes(self._targets[label], self._references)
@@ -87,10 +89,14 @@ class GivenValues:
                 change = _Change(label, position, restored, given[position].value)
                 if label in allowed:
                     self._replaced.append(change.describe(change.given, restored.value))
+                    if id(restored.owner) not in schedulers and determines_rates(restored.owner):
+                        schedulers[id(restored.owner)] = restored.owner
                     setattr(restored.owner, restored.name, given[position].value)
                     continue
                 self._digests[label][position] = digest
                 self._changes.append(change)
+        for scheduler in schedulers.values():
+            set_rates(scheduler)
 
     def begin_training(self, rank: int) -> None:
         """Log the arguments that have no effect, before the first iteration.

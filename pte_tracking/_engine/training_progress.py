@@ -35,12 +35,20 @@ class TrainingProgress:
 
     @property
     def epoch(self) -> int:
-        """Number of completed epochs."""
+        """Number of completed epochs.
+
+        Raises:
+            RuntimeError: If an iteration is complete, and the epoch length is not set.
+        """
         return self.updater.epoch
 
     @property
     def epoch_detail(self) -> float:
-        """Number of completed epochs, including the fraction of the current epoch."""
+        """Number of completed epochs, including the fraction of the current epoch.
+
+        Raises:
+            RuntimeError: If an iteration is complete, and the epoch length is not set.
+        """
         return self.updater.epoch_detail
 
     @property

@@ -139,10 +139,10 @@ class Progress:
         """
         if self._iters_per_epoch is None:
             raise EpochLengthError(
-                "The epoch length is not set. Pass iters_per_epoch= to the manager: len(loader), or any number of "
-                "iterations for a stream without a length. For a Trainer, define the property iters_per_epoch in a "
-                "subclass of the updater. Or count in iterations instead of epochs, as in "
-                "trigger=(1000, 'iteration')."
+                "The epoch length is not set. Iterate over manager.iterations(loader), or pass iters_per_epoch= to the "
+                "manager: len(loader), or any number of iterations for a stream without a length. For a Trainer, "
+                "define the property iters_per_epoch in a subclass of the updater. Or count in iterations instead of "
+                "epochs, as in trigger=(1000, 'iteration')."
             )
         return self._iters_per_epoch
 
@@ -181,8 +181,8 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """Number of completed epochs."""
-        return self.rescaled_iteration // self.iters_per_epoch
+        """Number of completed epochs. Before the first iteration, the epoch length may be unknown."""
+        return self.rescaled_iteration and self.rescaled_iteration // self.iters_per_epoch
 
     @property
     def is_new_epoch(self) -> bool:
@@ -192,7 +192,7 @@ class Progress:
     @property
     def epoch_detail(self) -> float:
         """Number of completed epochs, including the fraction of the current epoch."""
-        return self.rescaled_iteration / self.iters_per_epoch
+        return self.rescaled_iteration / self.iters_per_epoch if self.rescaled_iteration else 0.0
 
     @property
     def elapsed_time(self) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import pte_tracking as pte
+from pte_tracking import extensions
 from tests.cli.invocation import invoke
 
 pty = pytest.importorskip("pty", reason="requires pseudo terminals")
@@ -125,6 +126,14 @@ def test_show_marks_best_checkpoint_and_names_its_value(folder: Path) -> None:
     assert first.split() == ["snapshot_iter_600", "600", "7", "bytes", "0.75", "best"]
     assert second.split() == ["snapshot_iter_1200", "1200", "7", "bytes", "0.5"]
     assert note == "Best: highest val/segmentation/mean_iou, as a mean since the previous snapshot."
+
+
+def test_show_of_snapshots_without_the_metric_of_keep_best_says_so(tmp_path: Path) -> None:
+    saved = extensions.snapshot(trigger=(1, "iteration"), keep_best=("val_loss", "min", 1))
+    manager = pte.ExtensionsManager({}, max_iterations=2, extensions=[saved], out_dir=tmp_path, sinks=[])
+    for _ in manager.iterations([1, 2]):
+        pte.report({"val/loss": 1.0})
+    assert "Best: none, because no snapshot has a finite value of val_loss.\n" in invoke("show", tmp_path).stdout
 
 
 def test_show_without_ranking_names_the_metric_of_checkpoints(tmp_path: Path) -> None:

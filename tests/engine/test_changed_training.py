@@ -227,6 +227,62 @@ def test_resume_that_allows_a_scheduler_follows_its_new_horizon(
     assert caplog.messages == []
 
 
+SCHEDULES: dict[str, Callable[[Any, int], Any]] = {
+    "cosine": lambda optimizer, steps: lr_scheduler.CosineAnnealingLR(optimizer, steps),
+    "linear": lambda optimizer, steps: lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps),
+    "polynomial": lambda optimizer, steps: lr_scheduler.PolynomialLR(optimizer, steps, power=2.0),
+    "exponential": lambda optimizer, steps: lr_scheduler.ExponentialLR(optimizer, 1 - 1 / steps),
+    "steps": lambda optimizer, steps: lr_scheduler.StepLR(optimizer, steps // 4),
+    "constant": lambda optimizer, steps: lr_scheduler.ConstantLR(optimizer, 0.5, steps + 1),
+    "sequential": lambda optimizer, steps: lr_scheduler.SequentialLR(
+        optimizer,
+        [lr_scheduler.LinearLR(optimizer, 0.5, 1.0, 2), lr_scheduler.CosineAnnealingLR(optimizer, steps - 2)],
+        [2],
+    ),
+}
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_resume_that_allows_a_scheduler_continues_at_the_rate_of_its_new_schedule(
+    tmp_path: Path, schedule: str, as_tensor: bool
+) -> None:
+    def run(directory: Path, epochs: int, **options: Any) -> list[float]:
+        rate: Any = torch.tensor(0.1) if as_tensor else 0.1
+        optimizer = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=rate, foreach=False)
+        scheduler, rates = SCHEDULES[schedule](optimizer, 4 * epochs), []
+        manager = make(directory, scheduler, optimizer, epochs)
+        if options:
+            manager.resume(**options)
+        while not manager.stop_trigger:
+            with manager.run_iteration():
+                rates.append(float(optimizer.param_groups[0]["lr"]))
+                optimizer.step()
+                scheduler.step()
+        return rates
+
+    run(tmp_path / "run", 2)
+    rates = run(tmp_path / "run", 4, allow=["item"])
+    assert rates == pytest.approx(run(tmp_path / "whole", 4)[8:], rel=1e-4)
+
+
+def test_resume_that_allows_one_of_two_schedulers_continues_at_the_current_rate(tmp_path: Path) -> None:
+    def run(epochs: int, **options: Any) -> float:
+        optimizer = make_optimizer()
+        linear = lr_scheduler.LinearLR(optimizer, 1.0, 0.5, 4 * epochs)
+        other = lr_scheduler.ExponentialLR(optimizer, 0.9)
+        entry = pte.ExtensionEntry(extensions.LRScheduler(other, trigger=(1, "iteration")), name="other")
+        manager = make(tmp_path, linear, optimizer, epochs, entry)
+        if options:
+            manager.resume(**options)
+        rate = float(optimizer.param_groups[0]["lr"])
+        train(manager, linear.step)
+        return rate if options else float(optimizer.param_groups[0]["lr"])
+
+    last = run(1)
+    assert run(2, allow=["item"]) == pytest.approx(last)
+
+
 def test_resume_of_another_scheduler_class_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
     train(make(tmp_path, lr_scheduler.StepLR(optimizer := make_optimizer(), 1), optimizer), lambda: None)
 

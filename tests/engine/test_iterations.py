@@ -349,6 +349,17 @@ def test_loop_over_epochs_around_a_complete_training_warns_once(
     assert len([message for message in caplog.messages if "remove a loop over epochs" in message]) == 1
 
 
+def test_epoch_before_the_first_iteration_is_zero_although_its_length_is_unknown(tmp_path: Path) -> None:
+    manager = pte.ExtensionsManager({}, max_iterations=2, out_dir=tmp_path, sinks=[])
+    manager.resume()
+    assert (manager.epoch, manager.epoch_detail) == (0, 0.0)
+    with manager.run_iteration(), pytest.raises(RuntimeError, match=r"Iterate over manager\.iterations\(loader\), or "):
+        assert manager.iters_per_epoch
+    for value in ("epoch", "epoch_detail"):
+        with pytest.raises(RuntimeError, match="The epoch length is not set"):
+            getattr(manager, value)
+
+
 def test_iterations_without_a_loader_yield_the_number_of_completed_iterations(tmp_path: Path) -> None:
     manager = make(tmp_path, iters_per_epoch=2)
     for step in manager.iterations():
