@@ -69,7 +69,8 @@ class SupersededPoints:
         if self._first_difference is None:
             return
         _logger.warning(
-            "%s: the run was rewound, and %d new value%s (first: %r at step %d: %r, previously %r). This backend "
+            "%s: the run was rewound, and %d new value%s (first: %r at step %d: %r, previously %r). If the script is "
+            "unchanged and deterministic, the loop carries a variable that is not in state_objects. This backend "
             "cannot delete data points and keeps the previous values. To deliver the new values, use a sink that "
             'starts a new run after a rewind, such as MLflowSink(on_rewind="fork").',
             self._sink_key,
