@@ -127,7 +127,11 @@ class Manager(Protocol):
 
     @property
     def world(self) -> World:
-        """Rank and world size, as ``world.rank`` and ``world.size``. Display and write on rank 0 only."""
+        """Rank and world size, as ``world.rank`` and ``world.size``. Display and write on rank 0 only.
+
+        ``world.all_reduce_sum(numbers)`` returns a list of the sums of numbers over all ranks, in double precision. All
+        ranks call it, with equally many numbers.
+        """
 
     @property
     def out(self) -> str:
@@ -290,8 +294,9 @@ class Extension:
         """Return the state to save in snapshots: tensors and plain values only.
 
         Snapshots contain the state of each rank. If the training resumes on another number of ranks, each
-        :class:`~pte_tracking.reporter.SummaryState` in it is added up, and other values are those of rank 0. Save a sum
-        over the ranks in this format, because a plain number would be counted on each new rank, or lost.
+        :class:`~pte_tracking.reporter.SummaryState` in it, also in lists and dictionaries, is added up by its place,
+        and other values are those of rank 0. Save a sum over the ranks in this format, because a plain number would be
+        counted on each new rank, or lost.
         """
         return {}
 

@@ -17,6 +17,9 @@ def merge_sums(state: Any, others: Sequence[Any]) -> Any:
     """Add the sums in the states of other ranks to those in a state. All other values are kept."""
     if _is_sum(state):
         return {key: sum(each[key] for each in (state, *filter(_is_sum, others))) for key in _SUM_KEYS}
+    if isinstance(state, list | tuple):
+        sequences = [dict(enumerate(other)) for other in others if isinstance(other, list | tuple)]
+        return type(state)(merge_sums(dict(enumerate(state)), sequences).values())
     if not isinstance(state, dict):
         return state
     dictionaries = [other for other in others if isinstance(other, dict)]
@@ -30,6 +33,8 @@ def merge_sums(state: Any, others: Sequence[Any]) -> Any:
 
 def reset_sums(state: Any) -> Any:
     """Return a state whose sums are empty."""
+    if isinstance(state, list | tuple):
+        return type(state)(map(reset_sums, state))
     if not isinstance(state, dict):
         return state
     if _is_sum(state):

@@ -58,6 +58,7 @@ class ReadRunContract(ShownKindsContract):
         self._check(points, "group/b", [(step, -number) for step, number in enumerate(UNUSUAL_NUMBERS, 1)])
 
     def _start_run(self, folder: Path) -> tuple[Sink, RecordedRun]:
+        folder.mkdir(parents=True, exist_ok=True)
         sink = self.make_sink(folder)
         assert sink.name in installed_sinks(), (
             f"No installed package registers the sink {sink.name!r}. Check the entry point in the group "

@@ -17,6 +17,7 @@ class TestCsv(SinkContract):
     generated_runs = 5
 
     def make_sink(self, folder: Path) -> Sink:
+        assert list(folder.iterdir()) == [], "The contract promises an empty directory."
         return CsvSink()
 
     def read_points(self, sink: Sink, run_directory: Path) -> Points:
