@@ -51,4 +51,7 @@ def set_rates(scheduler: Any) -> None:
 
 def _closed_form(item: object) -> list[float] | None:
     compute = getattr(item, "_get_closed_form_lr", None)
-    return [float(rate) for rate in compute()] if isinstance(item, LRScheduler) and compute else None
+    if not isinstance(item, LRScheduler) or compute is None:
+        return None
+    rates = [float(rate) for rate in compute()]
+    return rates if len(rates) == len(item.optimizer.param_groups) else None  # A group may have been added since.
