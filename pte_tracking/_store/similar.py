@@ -10,6 +10,7 @@ _MAX_LISTED = 10
 _SIMILAR = 0.65
 # Two keys such as val/acc1 and val/acc5 are less similar than a key and its misspelling.
 _MISSPELLED = 0.9
+_SEPARATORS = str.maketrans("_.- ", "////")
 
 
 def describe_known(name: str, known: Iterable[str]) -> str:
@@ -75,12 +76,12 @@ def suggest_or_list(name: str, known: Iterable[str]) -> str:
 def is_misspelled(name: str, known: Iterable[str]) -> bool:
     """Return whether a name that is not known is almost equal to a known key, or a known key ends with it.
 
-    Such a name is hardly that of a value that is reported later.
+    All separators are equal, as in ``val_loss`` and ``val/loss``. Such a name is hardly that of a value that is reported later.
 
     Args:
         name: Name that is not known.
         known: Keys that were reported.
     """
-    keys = [key.lower() for key in known]
-    is_almost_equal = bool(difflib.get_close_matches(name.lower(), keys, n=1, cutoff=_MISSPELLED))
-    return is_almost_equal or any(key.endswith(f"/{name.lower()}") for key in keys)
+    normal, *keys = (key.lower().translate(_SEPARATORS) for key in (name, *known))
+    is_almost_equal = bool(difflib.get_close_matches(normal, keys, n=1, cutoff=_MISSPELLED))
+    return is_almost_equal or any(key.endswith(f"/{normal}") for key in keys)

@@ -191,6 +191,7 @@ def test_keep_best_ignores_intervals_without_the_metric(tmp_path: Path) -> None:
     ("reported", "logged", "saved_before"),
     [
         ("val/accurcy", [], 1),  # resembles a reported key: at the first snapshot
+        ("val_accuracy", [], 1),
         ("other", [], 3),  # after the first epoch, at a second snapshot
         ("val/accuracy", [], None),
         ("other", ["val/accuracy"], None),
