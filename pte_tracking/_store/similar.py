@@ -76,7 +76,8 @@ def suggest_or_list(name: str, known: Iterable[str]) -> str:
 def is_misspelled(name: str, known: Iterable[str]) -> bool:
     """Return whether a name that is not known is almost equal to a known key, or a known key ends with it.
 
-    All separators are equal, as in ``val_loss`` and ``val/loss``. Such a name is hardly that of a value that is reported later.
+    All separators are equal, as in ``val_loss`` and ``val/loss``. Such a name is hardly that of a value that is
+    reported later.
 
     Args:
         name: Name that is not known.
