@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +15,49 @@ from pte_tracking._distributed.flat_sharding import is_flat
 from pte_tracking._distributed.sharding import full_tensor, is_sharded
 from pte_tracking._distributed.world import World
 from pte_tracking._distributed.wrappers import unwrap
+from pte_tracking._interface.extension import Manager
 from pte_tracking._store.printable import describe_value
+
+_logger = logging.getLogger("pte_tracking")
+
+
+class NamedTensors(NamedTuple):
+    """Weights and gradients of models, as they are stored on this rank.
+
+    Attributes:
+        models: The models, without wrappers such as ``DistributedDataParallel``.
+        params: Whether to include the weights.
+        grads: Whether to include the gradients.
+        prefix: First part of the keys. None for no prefix.
+    """
+
+    models: Sequence[nn.Module]
+    params: bool
+    grads: bool
+    prefix: str | None
+
+    def read(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over the keys and the current tensors. Parameters can be replaced, and gradients can be None.
+
+        The keys are ``prefix/layer.weight/data`` and ``prefix/layer.weight/grad``.
+        """
+        key_prefix = f"{self.prefix}/" if self.prefix else ""
+        for model in self.models:
+            for name, parameter in model.named_parameters():
+                if self.params:
+                    yield f"{key_prefix}{name}/data", parameter.detach()
+                if self.grads and parameter.grad is not None:
+                    yield f"{key_prefix}{name}/grad", parameter.grad.detach()
+
+    def parameters_with_grads(self) -> Iterator[nn.Parameter]:
+        """Iterate over the parameters whose gradients are included."""
+        return itertools.chain.from_iterable(model.parameters() for model in self.models if self.grads)
 
 
 def named_tensors(
     links: nn.Module | Iterable[nn.Module], params: bool, grads: bool, prefix: str | None
-) -> Callable[[], Iterator[tuple[str, Tensor]]]:
-    """Check models, and return a function that iterates over their weights and gradients and their keys.
+) -> NamedTensors:
+    """Check the argument ``links`` of an extension, and return the weights and gradients of the models.
 
     Args:
         links: Model, or several models.
@@ -26,15 +65,12 @@ def named_tensors(
         grads: Whether to include the gradients.
         prefix: First part of the keys. None for no prefix.
 
-    Returns:
-        A function without arguments that calls :func:`iterate_tensors`.
-
     Raises:
-        TypeError: If a value in ``links`` is not a module.
+        TypeError: If ``links``, or a value in it, is not a module.
         ValueError: If several models have a parameter of the same name, or a model is wrapped in
             ``FullyShardedDataParallel``.
     """
-    models = [links] if isinstance(links, nn.Module) else list(links)
+    models = list(links) if isinstance(links, Iterable) and not isinstance(links, nn.Module) else [links]
     for model in models:
         if not isinstance(model, nn.Module):
             raise TypeError(f"links: expected a torch.nn.Module or several, got {describe_value(model)}")
@@ -46,29 +82,37 @@ def named_tensors(
             f"links: several modules have parameters named {', '.join(map(repr, duplicates))}. "
             "Use one extension per module, each with a different prefix."
         )
-    return lambda: iterate_tensors(models, params, grads, prefix)
+    return NamedTensors(models, params, grads, prefix)
 
 
-def iterate_tensors(
-    models: Iterable[nn.Module], params: bool, grads: bool, prefix: str | None
-) -> Iterator[tuple[str, Tensor]]:
-    """Iterate over the weights and gradients of models and their keys, as they are stored on this rank.
-
-    The keys are ``prefix/layer.weight/data`` and ``prefix/layer.weight/grad``.
+class GradientCheck:
+    """Check that parameters still have gradients when extensions run, at its first call after an iteration.
 
     Args:
-        models: The models, without wrappers such as ``DistributedDataParallel``.
-        params: Whether to include the weights.
-        grads: Whether to include the gradients.
-        prefix: First part of the keys. None for no prefix.
+        owner: Name of the extension, for the message.
     """
-    key_prefix = f"{prefix}/" if prefix else ""
-    for model in models:
-        for name, parameter in model.named_parameters():
-            if params:
-                yield f"{key_prefix}{name}/data", parameter.detach()
-            if grads and parameter.grad is not None:
-                yield f"{key_prefix}{name}/grad", parameter.grad.detach()
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._is_pending = True
+
+    def check(self, manager: Manager, parameters: Iterable[Tensor]) -> None:
+        """Log a warning if the loop has removed the gradients of all trained parameters.
+
+        Args:
+            manager: The manager.
+            parameters: The parameters whose gradients the extension reads.
+        """
+        if not self._is_pending or manager.is_before_training:
+            return
+        self._is_pending = False
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if trained and all(parameter.grad is None for parameter in trained) and manager.world.rank == 0:
+            _logger.warning(
+                "%s: no parameter has a gradient at the end of iteration %d, when extensions run, so gradients are not "
+                "reported. Call zero_grad() before backward(), not after the step of the optimizer.",
+                *(self._owner, manager.iteration),
+            )
 
 
 def check_not_flat(argument: str, parts: Iterable[nn.Module | Tensor]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from pte_tracking._distributed.sharding import local_tensor
 from pte_tracking._distributed.wrappers import unwrap
 from pte_tracking._interface.extension import Extension, Manager
-from pte_tracking.extensions._parameters import iterate_tensors
+from pte_tracking.extensions._parameters import NamedTensors
 
 _MAX_NAMES = 10
 
@@ -48,7 +48,7 @@ class FailOnNonNumber(Extension):
         tensors = {
             key: tensor
             for name, model in manager.models.items()
-            for key, tensor in iterate_tensors([unwrap(model)], True, self._check_grad, name)
+            for key, tensor in NamedTensors([unwrap(model)], True, self._check_grad, name).read()
         }
         non_finite = _find_non_finite(tensors)
         if not non_finite:

@@ -8,7 +8,7 @@ from torch import nn
 
 from pte_tracking._interface.extension import Extension, Manager
 from pte_tracking._store.dependencies import required_by
-from pte_tracking.extensions._parameters import dense_values, named_tensors, should_measure
+from pte_tracking.extensions._parameters import GradientCheck, dense_values, named_tensors, should_measure
 
 
 class ParameterHistogram(Extension):
@@ -19,7 +19,8 @@ class ParameterHistogram(Extension):
     parameter has a gradient, with the key ``prefix/layer.weight/grad``. Values that are not finite are excluded. Sinks
     that support histograms, such as TensorBoard, display them.
 
-    The extension reports no values. Snapshots contain no state of the extension.
+    A warning is logged if no parameter has a gradient, because the loop calls ``zero_grad()`` after the step. The
+    extension reports no values. Snapshots contain no state of the extension.
 
     Args:
         links: Model, or several models.
@@ -57,9 +58,11 @@ class ParameterHistogram(Extension):
         with required_by("ParameterHistogram", "numpy", "'pte-tracking[plot]'"):
             import numpy  # noqa: F401  # otherwise the first histogram would stop the training
         self._tensors = named_tensors(links, report_params, report_grads, prefix)
+        self._gradients = GradientCheck("ParameterHistogram")
 
     def __call__(self, manager: Manager) -> None:
-        tensors = dict(self._tensors())
+        self._gradients.check(manager, self._tensors.parameters_with_grads())
+        tensors = dict(self._tensors.read())
         if should_measure(manager.world, tensors.values()):
             for key, values in dense_values(tensors):
                 manager.run.log_histogram(key, values, manager.iteration)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pte_tracking._interface.extension import PRIORITY_WRITER, Manager, TriggerLike
 from pte_tracking.extensions._interval import IntervalExtension
-from pte_tracking.extensions._parameters import dense_values, named_tensors, should_measure
+from pte_tracking.extensions._parameters import GradientCheck, dense_values, named_tensors, should_measure
 from pte_tracking.reporter import DictSummary, report
 
 #: Function that takes the flattened values of one parameter and returns one number or several.
@@ -24,8 +24,8 @@ class ParameterStatistics(IntervalExtension):
     The extension runs after every iteration, or according to ``extend(..., trigger=...)``, and computes the statistics.
     When its inner trigger fires, it reports their means since the last firing as ``prefix/layer.weight/data/mean`` and
     ``prefix/layer.weight/grad/mean``. If a function returns several numbers, the keys end in ``/0``, ``/1``, and so on.
-    A parameter without a gradient has no gradient statistics. Results computed on another device stay there until they
-    are reported.
+    A parameter without a gradient has no gradient statistics. A warning is logged if no parameter has one, because the
+    loop calls ``zero_grad()`` after the step. Results computed on another device stay there until they are reported.
 
     Snapshots contain the results of the current interval and the state of the inner trigger.
 
@@ -87,6 +87,7 @@ class ParameterStatistics(IntervalExtension):
         skip_nan_params: bool = False,
     ) -> None:
         self._tensors = named_tensors(links, report_params, report_grads, prefix)
+        self._gradients = GradientCheck("ParameterStatistics")
         self._statistics: dict[str, Statistic] = {}
         selected = self.default_statistics if statistics == "default" else statistics or {}
         for name, function in selected.items():
@@ -119,7 +120,8 @@ class ParameterStatistics(IntervalExtension):
     @torch.no_grad()
     def __call__(self, manager: Manager) -> None:
         is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so every rank evaluates it.
-        tensors = dict(self._tensors())
+        self._gradients.check(manager, self._tensors.parameters_with_grads())
+        tensors = dict(self._tensors.read())
         if not should_measure(manager.world, tensors.values()):
             return
         tensors = dict(dense_values(tensors))

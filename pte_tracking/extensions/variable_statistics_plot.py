@@ -14,7 +14,7 @@ from pte_tracking._interface.other_names import NO_WRITERS, accept_names, refuse
 from pte_tracking._runs import plot_style
 from pte_tracking._store.argument_names import refuse_unknown
 from pte_tracking.extensions._interval import IntervalExtension
-from pte_tracking.extensions._parameters import check_not_flat, dense_values, should_measure
+from pte_tracking.extensions._parameters import GradientCheck, check_not_flat, dense_values, should_measure
 from pte_tracking.extensions._picture import Picture
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ _MAX_SHADE = 0.6  # share of the color in the innermost band
 class VariableStatisticsPlot(IntervalExtension):
     """Extension that plots the mean, standard deviation, and percentiles of variables over iterations.
 
-    The values of all variables form one population. The gradients, if any, form another. The extension runs after every
+    The values of all variables form one population. The gradients form another. A warning is logged if there are none,
+    because the loop calls ``zero_grad()`` after the step. The extension runs after every
     iteration and takes a sample. When ``max_sample_size`` samples exist, every second sample is dropped and the
     sampling interval is doubled. The samples are therefore evenly spaced over the training, and memory, snapshots, and
     drawing time are bounded. Sampling does not use random numbers.
@@ -116,6 +117,7 @@ class VariableStatisticsPlot(IntervalExtension):
                 "Nothing to plot. Set report_data or report_grad, and plot_mean, plot_std, or percentile_sigmas."
             )
         super().__init__(trigger)
+        self._gradients = GradientCheck("VariableStatisticsPlot")
         self._marker = marker
         self._grid = grid
         self._picture = Picture("VariableStatisticsPlot", filename or "statistics.png", figsize)
@@ -131,6 +133,7 @@ class VariableStatisticsPlot(IntervalExtension):
 
     def __call__(self, manager: Manager) -> None:
         is_due = self._trigger.evaluate(manager)  # A trigger may communicate, so every rank evaluates it.
+        self._gradients.check(manager, self._variables if "grad" in self._populations else ())
         if not should_measure(manager.world, self._variables):
             return
         if self._call_count % self._stride == 0:

@@ -18,6 +18,11 @@ from pte_tracking.updaters import StandardUpdater
 PAIRS = [(torch.ones(1), torch.ones(1))]
 
 
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def make_optimizer() -> Any:
     return optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
 

@@ -271,8 +271,8 @@ def test_observe_lr_of_object_without_parameter_groups_raises_type_error() -> No
     lambda trigger: extensions.observe_value("x", lambda manager: manager.iteration, trigger=trigger),
     lambda trigger: extensions.observe_lr(make_optimizer(), observation_key="x", trigger=trigger),
 ])  # fmt: skip
-def test_observers_accept_trigger(make: Callable[[Any], Any]) -> None:
-    manager = pte.ExtensionsManager({}, 1, [make((2, "iteration"))], iters_per_epoch=4, sinks=[])
+def test_observers_accept_trigger(tmp_path: Path, make: Callable[[Any], Any]) -> None:
+    manager = pte.ExtensionsManager({}, 1, [make((2, "iteration"))], iters_per_epoch=4, out_dir=tmp_path, sinks=[])
     fired = []
     with manager:
         for iteration in range(1, 5):

@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 import pte_tracking as pte
 from pte_tracking import extensions
 from pte_tracking._distributed.sharding import full_tensor
-from pte_tracking.sinks import JOURNAL, Text, find_events
+from pte_tracking.sinks import JOURNAL, Histogram, Text, find_events
+from tests.extensions.weight_readers import WEIGHT_READERS
 
 #: Makes a wrapped model and its optimizer.
 Maker = Callable[[], tuple[Any, torch.optim.Optimizer]]
@@ -317,7 +318,7 @@ def read_flat_weights(folder: Path) -> Any:
     """Return the errors of extensions that read flat weights, and the messages of a training with the others."""
     flat, named = make_flat()[0], make_flat_with_original_parameters()[0]
     errors = []
-    for kind in (extensions.ParameterStatistics, extensions.ParameterHistogram, extensions.VariableStatisticsPlot):
+    for kind in WEIGHT_READERS:
         for links in (flat, [named], *([flat.parameters()] if kind is extensions.VariableStatisticsPlot else [])):
             try:
                 kind(links)
@@ -331,3 +332,23 @@ def read_flat_weights(folder: Path) -> Any:
                 flat(batch).mean().backward()
     texts = [text.text for text, _ in find_events(manager.run.directory / JOURNAL, Text)]
     return {"errors": errors, "messages": messages, "texts": texts}
+
+
+def measure_weights(folder: Path, make: Maker) -> Any:
+    """Return the statistics and the histograms of the weights and gradients of a model."""
+    model, optimizer = make()
+    readers = [reader(model) for reader in WEIGHT_READERS]
+    manager = pte.ExtensionsManager(
+        model, 1, [*readers, extensions.LogReport()], optimizers=optimizer, out_dir=folder / "run", sinks=[]
+    )
+    for batch in manager.iterations([torch.ones(4, 8)]):
+        model(batch).mean().backward()
+        optimizer.step()
+    if manager.world.rank:
+        return None
+    histograms = find_events(manager.run.directory / JOURNAL, Histogram)
+    return {"row": manager.run.rows()[0].values, "histograms": {event.key: event.counts for event, _ in histograms}}
+
+
+def measure_sharded_weights(folder: Path) -> Any:
+    return measure_weights(folder, make_sharded)

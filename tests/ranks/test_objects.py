@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.extensions.weight_readers import WEIGHT_READERS
 from tests.ranks import object_scenarios
 from tests.ranks.forked import on_ranks
 
@@ -104,9 +105,19 @@ def test_snapshot_on_error_with_zero_redundancy_optimizer_is_refused(tmp_path: P
 def test_flat_weights_are_refused_by_extensions_that_would_report_a_shard(tmp_path: Path) -> None:
     rank_zero, other = on_ranks(object_scenarios.read_flat_weights, 2, tmp_path)
     for result in (rank_zero, other):
-        assert len(result["errors"]) == 7
+        assert len(result["errors"]) == 2 * len(WEIGHT_READERS) + 1
         assert all("FullyShardedDataParallel hides its weights" in error for error in result["errors"])
     (text,) = rank_zero["texts"]
     assert text.startswith("**single**: 144 parameters")
     (message,) = rank_zero["messages"]
     assert message.startswith("ModelSummary: FullyShardedDataParallel hides the weights of 'flat'")
+
+
+def test_weights_of_sharded_model_are_read_as_those_of_a_whole_one(tmp_path: Path) -> None:
+    sharded, other = on_ranks(object_scenarios.measure_sharded_weights, 2, tmp_path / "sharded")
+    whole = object_scenarios.measure_weights(tmp_path / "whole", object_scenarios.make_single)
+    assert other is None
+    assert sharded["row"] == pytest.approx(whole["row"], rel=1e-5)
+    assert len(whole["row"]) == 2 * 4 * 5
+    assert sharded["histograms"] == whole["histograms"]
+    assert (tmp_path / "sharded" / "run" / "statistics.png").exists()
