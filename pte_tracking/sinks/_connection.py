@@ -54,7 +54,8 @@ class RunView(Protocol):
         """Iterate over the effective history as this sink receives it.
 
         Superseded events and rows for other sinks are left out, and keys are mapped to the limits of the sink. Use it
-        to rebuild a file or to copy the history to a new run of the backend.
+        to rebuild a file or to copy the history to a new run of the backend. A sink whose ``rewinds`` is False has
+        received the superseded data points, and not the new ones at their steps, which this history contains instead.
 
         Args:
             upto_seq: Sequence number of the last event. Defaults to None: the whole journal.

@@ -62,9 +62,10 @@ class SinkClosedError(Exception):
     the next start of the run or ``pte-tracking sync``. Until then, the events count as pending.
 
     Args:
-        reason: Explanation for the log, with a remedy.
-        is_lost: Whether the backend has nothing of the run any more, for example because its database was replaced.
-            ``pte-tracking sync`` then delivers all events again. Defaults to False.
+        reason: Explanation for the log, with a remedy unless ``is_lost`` is True.
+        is_lost: Whether the backend has nothing of the run any more, for example because its database was replaced. The
+            delivery then does not stop: a new connection with an empty state receives all events again at once. Only a
+            connection that has received nothing stops the delivery also in this case. Defaults to False.
 
     Attributes:
         is_lost: Whether the backend has nothing of the run any more.
