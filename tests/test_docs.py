@@ -69,17 +69,17 @@ def test_example_backend_installs_passes_contract_and_delivers_run(tmp_path: Pat
     install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(target), "./source"]
     env = {**os.environ, "PYTHONPATH": str(target)}
 
-    def run(*words: str, status: int = 0) -> str:
+    def run(*words: str, status: int = 0, folder: Path = tmp_path) -> str:
         command = [sys.executable, *words]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=100)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout
 
     run("-m", *install)
-    report = run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "source/test_pte_sqlite.py"
-    )
+    # In the checkout, whose configuration of pytest requires plugins, as the page says.
+    report = run("-B", "-m", "pytest", "-p", "no:cacheprovider", folder=BACKEND)
     assert re.search(r"\d+ passed", report)
+    assert f"rootdir: {BACKEND}\nconfigfile: pyproject.toml\n" in report
     run("-c", TRAIN, status=-signal.SIGKILL)
     assert "result: all events delivered" in run("-m", "pte_tracking._cli", "sync", "result")
     with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as database:

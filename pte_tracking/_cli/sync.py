@@ -19,6 +19,8 @@ from pte_tracking._delivery.garbage import collect_garbage_rarely
 from pte_tracking._delivery.ownership import check_owner
 from pte_tracking._delivery.sink_entries import check_sinks
 from pte_tracking._delivery.sync import sync as sync_run
+from pte_tracking._store import lock
+from pte_tracking._store.layout import DELIVERY_LOCK
 from pte_tracking._store.similar import suggest
 from pte_tracking.sinks import Sink, get_sink
 
@@ -73,6 +75,8 @@ def sync(
     else:
         for sink in pending:
             echo(str(sink), err=True)
+        if process := lock.holder(run / DELIVERY_LOCK):
+            echo(f"{process} continues to deliver, with the code and the environment of its start", err=True)
     if pending:
         raise typer.Exit(1)
 

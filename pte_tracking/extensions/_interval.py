@@ -10,7 +10,9 @@ from pte_tracking.triggers.interval import fires_each_iteration
 class IntervalExtension(Extension):
     """Base class of extensions that collect values in each iteration and use them at the end of an interval.
 
-    A subclass that reports values at the end of an interval also overrides ``reports_each_iteration``.
+    The engine calls the extension in each iteration. A subclass evaluates ``self._trigger`` in each call, because a
+    trigger may communicate with other ranks, and includes its state in its own. If it reports values at the end of an
+    interval, its ``reports_each_iteration`` returns ``self._is_always_due``: whether each iteration ends an interval.
 
     Args:
         trigger: When an interval ends.

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -30,6 +31,7 @@ from pte_tracking._store.journal import Journal
 from pte_tracking._store.journal_reader import read_effective
 from pte_tracking._store.layout import DELIVERY_LOCK, DELIVERY_LOG, JOURNAL, MANIFEST, WRITER_LOCK
 from pte_tracking._store.manifest import Manifest
+from tests.cli.invocation import invoke
 
 if TYPE_CHECKING:
     from tests.probe.pte_probe import Probe
@@ -336,6 +338,10 @@ def test_sync_after_permission_error_replaces_delivery_process(stage: Stage) -> 
 def test_sync_after_other_error_keeps_delivery_process(stage: Stage) -> None:
     first = stage.start_failing_run(fail="the server is away")
     assert [sink.key for sink in sync(stage.directory, timeout=2)] == ["probe"]
+    assert invoke("sync", stage.directory, "--timeout", "0.1").stderr.endswith(
+        f"process {first} on {socket.gethostname()} continues to deliver, with the code and the environment of its "
+        "start\n"
+    )
     assert stage.delivery == first, (
         "the environment of sync may lack a password that the environment of the training has"
     )
