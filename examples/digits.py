@@ -68,7 +68,7 @@ def main() -> None:
             extensions.LogReport(),
             extensions.PrintReport(["epoch", "train/loss", "val/loss", "val/accuracy", "elapsed_time"]),
             extensions.ProgressBar(),
-            extensions.snapshot(n_retains=2),
+            extensions.snapshot(),
         ],
         optimizers=optimizer,
         sinks=["json", "tensorboard", "mlflow"],

@@ -66,8 +66,8 @@ def get_sink(name: str) -> type[Sink]:
         loaded = entry_point.load()
     except Exception as error:
         raise ValueError(
-            f"Sink {name!r} cannot be loaded from {entry_point.value!r}: {error}. If the package is "
-            "your own, correct its module, or the entry point in its pyproject.toml, and reinstall it."
+            f"Sink {name!r} cannot be loaded from {entry_point.value!r}: {error}. Reinstall its package. If the "
+            "package is your own, correct its module, or the entry point in its pyproject.toml, first."
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Sink)):
         raise TypeError(
