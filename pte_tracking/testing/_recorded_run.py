@@ -73,7 +73,7 @@ class RecordedRun:
             epoch: Number of completed epochs. Defaults to None.
 
         Returns:
-            The position after the row, to which ``journal.rewind`` can return.
+            The position after the row, to which ``journal.rewind(position, step)`` can return.
         """
         self.journal.append(events.Metrics, step, dict(values), epoch)
         return self.journal.end
