@@ -103,7 +103,7 @@ class Monitor(Extension):
         self._meter = cast(Any, manager).loaders.meter
         self._meter.start(self._functions)
         models = manager.raw_models.values()
-        if self._has_norm and any(is_flat(part) for model in models for part in model.modules()):
+        if self._has_norm and any(map(is_flat, models)):
             _logger.warning("Monitor: FullyShardedDataParallel hides the gradients, so their norm is not reported.")
         elif self._has_norm:
             for optimizer in manager.optimizers.values():

@@ -32,10 +32,10 @@ class VariableStatisticsPlot(IntervalExtension):
     """Extension that plots the mean, standard deviation, and percentiles of variables over iterations.
 
     The values of all variables form one population. The gradients form another. A warning is logged if there are none,
-    because the loop calls ``zero_grad()`` after the step. The extension runs after every
-    iteration and takes a sample. When ``max_sample_size`` samples exist, every second sample is dropped and the
-    sampling interval is doubled. The samples are therefore evenly spaced over the training, and memory, snapshots, and
-    drawing time are bounded. Sampling does not use random numbers.
+    because the loop calls ``zero_grad()`` after the step. The extension runs after every iteration and takes a sample.
+    When ``max_sample_size`` samples exist, every second sample is dropped and the sampling interval is doubled. The
+    samples are therefore evenly spaced over the training, and memory, snapshots, and drawing time are bounded. Sampling
+    does not use random numbers.
 
     When the inner trigger fires, the plot is redrawn. The file ``filename`` in the run directory is replaced, and the
     figure is logged to the run for all sinks that support figures. In a notebook, the plot is shown below the cell and

@@ -43,7 +43,9 @@ def test_backends_describes_third_party_sink_without_declaration() -> None:
 def test_backends_names_command_for_missing_client_and_broken_package() -> None:
     backends = read_backends()
     assert backends["needy"]["problem"] == "Sink 'needy' is not installed. Run: pip install missing-client-library"
-    assert "If the package is your own, correct its module, or the entry point" in str(backends["gone"]["problem"])
+    assert "Reinstall its package. If the package is your own, correct its module, or the entry point" in str(
+        backends["gone"]["problem"]
+    )
     assert "Expected a subclass" in str(backends["odd"]["problem"])
     lines = invoke("backends").output.splitlines()
     assert str(backends["needy"]["problem"]) in lines

@@ -325,7 +325,7 @@ def read_flat_weights(folder: Path) -> Any:
             except ValueError as error:
                 errors.append(str(error))
     messages = collect_messages()
-    others = [extensions.ModelSummary(), extensions.FailOnNonNumber()]
+    others = [extensions.ModelSummary(), extensions.FailOnNonNumber(), extensions.Monitor()]
     with pte.ExtensionsManager({"flat": flat, "single": make_net()}, 1, others, out_dir=folder / "run") as manager:
         for batch in manager.batches([torch.ones(4, 8)]):
             with manager.run_iteration():

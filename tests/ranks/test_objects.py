@@ -109,8 +109,9 @@ def test_flat_weights_are_refused_by_extensions_that_would_report_a_shard(tmp_pa
         assert all("FullyShardedDataParallel hides its weights" in error for error in result["errors"])
     (text,) = rank_zero["texts"]
     assert text.startswith("**single**: 144 parameters")
-    (message,) = rank_zero["messages"]
-    assert message.startswith("ModelSummary: FullyShardedDataParallel hides the weights of 'flat'")
+    monitor, summary = rank_zero["messages"]
+    assert summary.startswith("ModelSummary: FullyShardedDataParallel hides the weights of 'flat'")
+    assert monitor.startswith("Monitor: FullyShardedDataParallel hides the gradients")
 
 
 def test_weights_of_sharded_model_are_read_as_those_of_a_whole_one(tmp_path: Path) -> None:
